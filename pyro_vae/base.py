@@ -1,0 +1,106 @@
+"""The three abstract parts of a VAE: a prior p(z), an encoder q(z|x) and a likelihood p(x|z).
+
+Each is an ``nn.Module`` whose ``forward`` returns a Pyro distribution, so a part with
+learned parameters and a part without any are used in the same way.
+
+A part may also be built from the command line. It then asks for what it needs by naming
+it in its constructor: ``z_dim``, ``x_dim``, ``network``, ``encoder``, ``levels`` … are
+filled in by :func:`pyro_vae.build`; every other parameter is an option of the user's.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from pyro.distributions import Distribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+
+class Prior(nn.Module, ABC):
+    """p(z): a distribution over one latent vector."""
+
+    @abstractmethod
+    def forward(self) -> Distribution:
+        """Return p(z), with batch shape () and event shape (z_dim,)."""
+
+    def initialize(self, x: Tensor) -> None:
+        """Set starting values that depend on the training data ``x``, (N, D). Default: none."""
+
+
+class Encoder(nn.Module, ABC):
+    """q(z|x): an approximate posterior, computed from the datum."""
+
+    @staticmethod
+    @abstractmethod
+    def num_outputs(z_dim: int) -> int:
+        """Return how many numbers the encoder's network has to put out for each datum."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Distribution:
+        """Return q(z|x) for x of shape (..., D), with batch shape (...) and event shape (z_dim,)."""
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x|z): a distribution over one datum, from the decoder's raw outputs.
+
+    Attributes:
+        params_per_element: How many raw numbers the decoder puts out for each element of x.
+        pixels: The form in which it wants pixels, unless the user says otherwise:
+            "binarized", "levels" (whole numbers 0 … levels - 1) or "dequantized" (in [0, 1]).
+        support: The values that one element of x may take.
+        accepts: The same in words, for error messages.
+        is_density: False where the "likelihood" is only a loss, so that log P(X) has no meaning.
+    """
+
+    params_per_element: int = 1
+    pixels: str = "levels"
+    support: constraints.Constraint = constraints.real
+    accepts: str = "real numbers"
+    is_density: bool = True
+
+    @abstractmethod
+    def forward(self, raw: Tensor) -> Distribution:
+        """Return p(x|z) for raw of shape (..., D, params_per_element), with event shape (D,)."""
+
+    def initial_raw(self, x: Tensor) -> Tensor | None:
+        """Return raw outputs (D, params_per_element) that suit the training data ``x``, (N, D).
+
+        The decoder's bias starts there, so that training starts at the marginals of the
+        data rather than at an arbitrary point. ``None`` leaves the bias as it is.
+        """
+        return None
+
+    def check(self, x: Tensor) -> None:
+        """Refuse data outside the support.
+
+        Args:
+            x: Data, (N, D).
+
+        Raises:
+            ValueError: Naming the likelihood, what it accepts, what came, and what would fit.
+        """
+        outside = ~self.support.check(x)
+        if outside.any():
+            raise ValueError(
+                f"{type(self).__name__} takes {self.accepts}, but {int(outside.sum())} of {x.numel()} "
+                f"values are something else, the first of them {x[outside][0].item():g}; {suitable_likelihoods(x)}"
+            )
+
+
+def suitable_likelihoods(x: Tensor) -> str:
+    """Return a sentence that names the likelihoods, or the transformations, that fit the values of ``x``."""
+    if not torch.isfinite(x).all():
+        return "fill or remove the values that are not finite"
+    low, high = x.min().item(), x.max().item()
+    if (x == x.round()).all() and low >= 0:
+        if high <= 1:
+            return "the data are zeros and ones: Bernoulli fits"
+        if high <= 255:
+            return (
+                f"the data are whole numbers from {low:g} to {high:g}: Categorical, Binomial or "
+                "DiscretizedLogistic fit grey levels, Poisson or NegativeBinomial fit counts"
+            )
+        return "the data are counts: Poisson or NegativeBinomial fit"
+    if low >= 0 and high <= 1:
+        return "the data lie in [0, 1]: binarize them for Bernoulli, or use ContinuousBernoulli, Gaussian or Laplace"
+    return f"the data are real numbers from {low:g} to {high:g}: Gaussian or Laplace fit, best after standardizing"

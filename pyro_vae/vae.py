@@ -1,0 +1,96 @@
+"""The variational auto-encoder as a Pyro program: a model and its guide."""
+
+import itertools
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.base import Encoder, Likelihood, Prior
+
+_counter = itertools.count()
+
+
+class _UniqueName(str):
+    """A name that a copy of its owner does not share, since Pyro's parameter names are global."""
+
+    def __new__(cls) -> "_UniqueName":
+        return super().__new__(cls, f"vae{next(_counter)}")
+
+    def __deepcopy__(self, memo: dict) -> "_UniqueName":
+        return _UniqueName()
+
+    def __reduce__(self) -> tuple:
+        return _UniqueName, ()
+
+
+class VAE(nn.Module):
+    r"""A variational auto-encoder.
+
+    .. math:: z \sim p(z), \quad x \sim p(x \mid \mathrm{decoder}(z)), \quad q(z|x) \approx p(z|x)
+
+    ``model`` and ``guide`` are an ordinary Pyro pair, for ``SVI``, Pyro's handlers and
+    everything in this package. Data are independent: sites "z" and "x" in plate "data".
+
+    Args:
+        prior: p(z).
+        encoder: q(z|x).
+        decoder: Maps z, (..., z_dim), to the likelihood's raw parameters, (..., D, P).
+        likelihood: p(x|z), with P parameters for each of the D elements of a datum.
+
+    Reference:
+        Kingma & Welling (2014), Auto-Encoding Variational Bayes.
+
+    Example:
+        >>> from pyro_vae.encoders import DiagonalNormal
+        >>> from pyro_vae.likelihoods import Bernoulli
+        >>> from pyro_vae.networks import mlp
+        >>> from pyro_vae.priors import StandardNormal
+        >>> vae = VAE(
+        ...     prior=StandardNormal(z_dim=2),
+        ...     encoder=DiagonalNormal(mlp(784, [400], 2 * 2)),
+        ...     decoder=mlp(2, [400], (784, 1)),
+        ...     likelihood=Bernoulli(),
+        ... )
+        >>> vae.sample(3).shape
+        torch.Size([3, 784])
+    """
+
+    def __init__(self, *, prior: Prior, encoder: Encoder, decoder: nn.Module, likelihood: Likelihood):
+        super().__init__()
+        self.prior = prior
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self._name = _UniqueName()
+
+    def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """p(x, z): sample z and x, or condition on ``x``, (B, D); without x, generate ``size`` data."""
+        self._register("prior", "decoder", "likelihood")
+        with pyro.plate("data", size if x is None else len(x), dim=-1):
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+
+    def guide(self, x: Tensor) -> Tensor:
+        """q(z|x): sample z for each row of ``x``, (B, D)."""
+        self._register("encoder")
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", self.encoder(x))
+
+    @torch.no_grad()
+    def sample(self, num: int, *, mean: bool = False) -> Tensor:
+        """Return ``num`` new data, (num, D), from z ~ p(z): draws of x, or their means E[x|z]."""
+        return self._decode(self.prior().expand((num,)).sample(), mean)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
+        """Return data like ``x``, (B, D), from one z ~ q(z|x) each: the means E[x|z], or draws."""
+        return self._decode(self.encoder(x).sample(), mean)
+
+    def _decode(self, z: Tensor, mean: bool) -> Tensor:
+        p = self.likelihood(self.decoder(z))
+        return p.mean if mean else p.sample()
+
+    def _register(self, *parts: str) -> None:
+        for part in parts:
+            pyro.module(f"{self._name}.{part}", getattr(self, part))
