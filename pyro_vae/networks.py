@@ -53,3 +53,136 @@ def bounded_exp(x: Tensor, low: float = -15.0, high: float = 5.0) -> Tensor:
         [1.0, 14247.674...]
     """
     return x.clamp(low, high).exp() * (1 + torch.relu(x - high))
+
+
+def conv_encoder(
+    x_shape: Sequence[int], channels: Sequence[int], out_dim: int, activation: str = "relu"
+) -> nn.Sequential:
+    """Build a convolutional network, (..., C*H*W) -> (..., out_dim); each layer halves height and width.
+
+    Args:
+        x_shape: Shape of an image, (C, H, W).
+        channels: Channels of each convolution.
+        out_dim: Width of the output.
+        activation: One of ``ACTIVATIONS``.
+
+    Example:
+        >>> conv_encoder((1, 28, 28), [16, 32], 40)(torch.zeros(5, 784)).shape
+        torch.Size([5, 40])
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip([x_shape[0], *channels], channels, strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
+    height, width = _halved(x_shape, len(channels))[-1]
+    images = Images(nn.Sequential(*layers), x_shape)
+    return nn.Sequential(images, nn.Linear([x_shape[0], *channels][-1] * height * width, out_dim))
+
+
+def conv_decoder(
+    z_dim: int, channels: Sequence[int], x_shape: Sequence[int], params: int, activation: str = "relu"
+) -> nn.Sequential:
+    """Build the mirror image of :func:`conv_encoder`, (..., z_dim) -> (..., C*H*W, params).
+
+    Args:
+        z_dim: Width of the input.
+        channels: Channels before each transposed convolution.
+        x_shape: Shape of an image, (C, H, W).
+        params: Outputs for each pixel and channel.
+        activation: One of ``ACTIVATIONS``.
+
+    Example:
+        >>> conv_decoder(20, [32, 16], (1, 28, 28), 2)(torch.zeros(5, 20)).shape
+        torch.Size([5, 784, 2])
+    """
+    sizes = _halved(x_shape, len(channels))[::-1]
+    layers: list[nn.Module] = []
+    for inputs, outputs, small, large in zip(channels, [*channels[1:], None], sizes, sizes[1:], strict=False):
+        # The odd sizes lose half a pixel on the way down; the output padding gives it back.
+        padding = tuple(b - (2 * a - 1) for a, b in zip(small, large, strict=True))
+        layers += [
+            ACTIVATIONS[activation](),
+            nn.ConvTranspose2d(
+                inputs, outputs or params * x_shape[0], 3, stride=2, padding=1, output_padding=padding
+            ),
+        ]
+    first = (channels[0], *sizes[0])
+    elements = math.prod(x_shape)
+    return nn.Sequential(
+        nn.Linear(z_dim, math.prod(first)),
+        Images(nn.Sequential(*layers), first),
+        nn.Unflatten(-1, (params, elements)),
+        ElementBias(elements, params),
+    )
+
+
+def _halved(x_shape: Sequence[int], times: int) -> list[tuple[int, int]]:
+    """Return (height, width) before and after each of the halvings."""
+    sizes = [(x_shape[1], x_shape[2])]
+    for _ in range(times):
+        sizes.append(tuple((size + 1) // 2 for size in sizes[-1]))  # type: ignore[arg-type]
+    return sizes
+
+
+class Images(nn.Module):
+    """Applies a network for images, (N, C, H, W), to flat images with any leading dimensions.
+
+    Example:
+        >>> Images(nn.Conv2d(1, 2, 3), (1, 8, 8))(torch.zeros(3, 5, 64)).shape
+        torch.Size([3, 5, 72])
+    """
+
+    def __init__(self, network: nn.Module, x_shape: Sequence[int]):
+        super().__init__()
+        self.network = network
+        self.x_shape = tuple(x_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C*H*W) to the network's outputs, (..., flat)."""
+        return self.network(x.reshape(-1, *self.x_shape)).reshape(*x.shape[:-1], -1)
+
+
+class ElementBias(nn.Module):
+    """Adds a learned bias for each element, (..., params, D) -> (..., D, params).
+
+    Example:
+        >>> ElementBias(784, 2)(torch.zeros(5, 2, 784)).shape
+        torch.Size([5, 784, 2])
+    """
+
+    def __init__(self, elements: int, params: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(elements, params))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Swap the last two dimensions, and add the bias."""
+        return x.transpose(-1, -2) + self.bias
+
+
+class Standardize(nn.Module):
+    """Brings data into the range that networks like, (..., D) -> (..., D).
+
+    Grey levels are divided by the largest; other data are standardized with the moments of
+    the training data, set by ``initialize``.
+
+    Example:
+        >>> Standardize(3, levels=17)(torch.tensor([0.0, 8.0, 16.0]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+
+    def __init__(self, x_dim: int, levels: int | None = None):
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("loc", torch.zeros(x_dim))
+        self.register_buffer("scale", torch.full((x_dim,), levels - 1.0 if levels else 1.0))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Take the moments of the training data, (N, D)."""
+        if self.levels is None:
+            self.loc.copy_(x.mean(0))
+            scale = x.std(0)
+            self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift and scale."""
+        return (x - self.loc) / self.scale

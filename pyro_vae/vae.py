@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.networks import Standardize
 
 _counter = itertools.count()
 
@@ -62,6 +63,7 @@ class VAE(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        self.config: dict | None = None  # how `build` made it, for `save`
         self._name = _UniqueName()
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
@@ -76,6 +78,18 @@ class VAE(nn.Module):
         self._register("encoder")
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.encoder(x))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Set starting values from the training data ``x``, (N, D): the decoder's output starts at its marginals."""
+        self.prior.initialize(x)
+        for module in self.encoder.modules():
+            if isinstance(module, Standardize):
+                module.initialize(x)
+        raw = self.likelihood.initial_raw(x)
+        bias = [p for name, p in self.decoder.named_parameters() if name.endswith("bias")][-1:]
+        if raw is not None and bias and bias[0].numel() == raw.numel():
+            bias[0].copy_(raw.reshape(bias[0].shape))
 
     @torch.no_grad()
     def sample(self, num: int, *, mean: bool = False) -> Tensor:

@@ -1,0 +1,145 @@
+"""Building a VAE from names and options, as the command line does."""
+
+import importlib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.networks import Standardize, conv_decoder, conv_encoder, mlp
+from pyro_vae.vae import VAE
+
+PartSpec = str | Mapping[str, Any]
+
+# What a part's constructor is given when it asks for it by name; everything else in it is an option.
+FILLED_IN = {"x_dim", "z_dim", "network", "encoder", "levels", "grey", "max_plate_nesting"}
+
+
+def build(
+    x_shape: Sequence[int],
+    *,
+    prior: PartSpec = "StandardNormal",
+    encoder: PartSpec = "DiagonalNormal",
+    likelihood: PartSpec = "Bernoulli",
+    latent_dim: int = 20,
+    network: Literal["mlp", "conv"] = "mlp",
+    hidden_dims: Sequence[int] = (400,),
+    activation: Literal["relu", "gelu", "silu", "tanh", "softplus"] = "relu",
+    levels: int | None = None,
+    pixels: str = "binarized",
+) -> VAE:
+    """Build a VAE; each part is a class by name, alone or with its options.
+
+    A part is found in this package by its bare name, anywhere else by its dotted one. Its
+    constructor's parameters ``z_dim``, ``x_dim``, ``network``, ``encoder``, ``levels``,
+    ``grey`` are filled in; the others are the options.
+
+    Args:
+        x_shape: Shape of one datum: (channels, height, width), or (columns,).
+        prior: p(z).
+        encoder: q(z|x).
+        likelihood: p(x|z).
+        latent_dim: Number of latent dimensions.
+        network: Kind of the encoder's and the decoder's networks. "conv" is for images.
+        hidden_dims: Width of each hidden layer of the encoder, and in reverse of the decoder; for "conv" the channels.
+        activation: Between the layers.
+        levels: Number of grey levels of the data, where they have any.
+        pixels: The form of the data, as in :func:`pyro_vae.data.load`.
+
+    Returns:
+        The VAE; :func:`pyro_vae.save` and :func:`pyro_vae.load` know how to build it again.
+
+    Raises:
+        ValueError: For a part that can't be found or built, or sizes that make no sense.
+
+    Example:
+        >>> vae = build((1, 28, 28), prior="StandardNormal", latent_dim=2)
+        >>> vae.sample(3).shape
+        torch.Size([3, 784])
+    """
+    config = {
+        "x_shape": list(x_shape),
+        "prior": _spec(prior),
+        "encoder": _spec(encoder),
+        "likelihood": _spec(likelihood),
+        "latent_dim": latent_dim,
+        "network": network,
+        "hidden_dims": list(hidden_dims),
+        "activation": activation,
+        "levels": levels,
+        "pixels": pixels,
+    }
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
+    if any(width < 1 for width in hidden_dims):
+        raise ValueError(f"hidden_dims: expected widths of at least 1, got {list(hidden_dims)}")
+    if network == "conv" and len(x_shape) != 3:
+        raise ValueError(f'network: "conv" needs images, but a datum has the shape {tuple(x_shape)}; use "mlp"')
+
+    x_dim = math.prod(x_shape)
+    known: dict[str, Any] = {"x_dim": x_dim, "z_dim": latent_dim, "levels": levels, "grey": pixels == "grey"}
+
+    encoder_class = find_class(config["encoder"]["class_path"], Encoder)
+    num_outputs = encoder_class.num_outputs(latent_dim)
+    if network == "conv":
+        known["network"] = conv_encoder(x_shape, hidden_dims, num_outputs, activation)
+    else:
+        known["network"] = mlp(x_dim, hidden_dims, num_outputs, activation)
+    if pixels in ("levels", "raw"):
+        known["network"] = nn.Sequential(Standardize(x_dim, levels), known["network"])
+    known["encoder"] = make_part(config["encoder"], Encoder, known)
+    likelihood_part = make_part(config["likelihood"], Likelihood, known)
+
+    params = likelihood_part.params_per_element
+    if network == "conv":
+        decoder = conv_decoder(latent_dim, hidden_dims[::-1], x_shape, params, activation)
+    else:
+        decoder = mlp(latent_dim, hidden_dims[::-1], (x_dim, params), activation)
+    vae = VAE(
+        prior=make_part(config["prior"], Prior, known),
+        encoder=known["encoder"],
+        decoder=decoder,
+        likelihood=likelihood_part,
+    )
+    vae.config = config
+    return vae
+
+
+def make_part(spec: PartSpec, base: type, known: Mapping[str, Any]) -> Any:
+    """Construct a part from its class and options, filling in what its constructor asks for by name."""
+    spec = _spec(spec)
+    part = find_class(spec["class_path"], base)
+    options = spec.get("init_args") or {}
+    wanted = inspect.signature(part).parameters
+    try:
+        return part(**{name: known[name] for name in wanted if name in known}, **options)
+    except TypeError as error:
+        raise ValueError(f"{part.__name__} can't be built: {error}") from error
+
+
+def find_class(class_path: str, base: type) -> Any:
+    """Return the subclass of ``base`` with this name, bare in this package or dotted in any other.
+
+    Raises:
+        ValueError: When there is no such class.
+    """
+    module_name, _, name = class_path.rpartition(".")
+    kind = base.__name__.lower()
+    module_name = module_name or f"pyro_vae.{kind}s"
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{kind}: expected the name of a class, got {class_path!r}: {error}; a part of your own is named "
+            "as module.Class, with the module's file in the current folder or installed"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{kind}: expected a subclass of pyro_vae.{base.__name__}, got {class_path!r}")
+    return found
+
+
+def _spec(part: PartSpec) -> dict[str, Any]:
+    return {"class_path": part} if isinstance(part, str) else dict(part)

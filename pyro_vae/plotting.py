@@ -1,0 +1,122 @@
+"""Arrays to pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+BLUE, ORANGE, GREY = "#2a6fbb", "#d9772b", "#8a8a8a"
+SMALL = 16
+
+
+def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str) -> None:
+    """Save images as one picture, row by row.
+
+    Args:
+        images: Pixels, (N, C*H*W); the darkest value of all is drawn black, the brightest white.
+        x_shape: Shape of an image, (C, H, W).
+        path: The PNG file.
+        columns: Images in a row.
+        title: Above the picture.
+    """
+    from scipy.ndimage import zoom
+
+    channels, height, width = x_shape
+    rows = -(-len(images) // columns)
+    array = images.detach().cpu().float().numpy().reshape(-1, channels, height, width)
+    low, high = float(array.min()), float(array.max())
+    array = (array - low) / max(high - low, 1e-12)
+    if max(height, width) <= SMALL:  # a person reads so few pixels more easily when they are drawn smoothly
+        array = zoom(array, (1, 1, 4, 4), order=3, mode="nearest").clip(0, 1)
+        height, width = array.shape[2:]
+    canvas = np.ones((channels, rows * (height + 1) - 1, columns * (width + 1) - 1), dtype=np.float32)
+    for i, image in enumerate(array):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        canvas[:, top : top + height, left : left + width] = image
+    pixels = canvas[0] if channels == 1 else canvas.transpose(1, 2, 0)
+
+    figure = _figure((0.62 * columns, 0.62 * rows * height / width + 0.3))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.34 / figure.get_figheight()))
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9)
+    _save(figure, path)
+
+
+def curves(history: Sequence[dict[str, float]], path: Path, *, title: str, held_out: str = "validation") -> None:
+    """Save the course of a training: the loss and the ELBO, and the ELBO's two terms.
+
+    Args:
+        history: Each epoch's metrics, as :class:`pyro_vae.training.Training` gives them.
+        path: The PNG file.
+        title: Above the picture.
+        held_out: What the ELBO was measured on.
+    """
+    epochs = [row["epoch"] for row in history]
+    figure = _figure((9, 3.4))
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [-row["loss"] for row in history], color=GREY, label="training objective")
+    left.plot(epochs, [row["elbo"] for row in history], color=BLUE, label=f"ELBO, {held_out}")
+    left.set_ylabel("nats per example")
+    # The first epochs would squeeze all that follows into a line.
+    settled = [row[key] * sign for row in history[len(history) // 10 :] for key, sign in (("elbo", 1), ("loss", -1))]
+    spread = max(max(settled) - min(settled), 1e-3)
+    left.set_ylim(min(settled) - 0.1 * spread, max(settled) + 0.1 * spread)
+    left.legend(frameon=False, loc="lower right")
+    right.plot(epochs, [-row["reconstruction"] for row in history], color=BLUE, label="−E[log p(x|z)]")
+    right.plot(epochs, [row["kl"] for row in history], color=ORANGE, label="KL[q(z|x) ‖ p(z)]")
+    right.set_ylim(bottom=0)
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def columns_compared(
+    real: Tensor, other: Tensor, path: Path, *, names: Sequence[str], title: str, label: str, most: int = 12
+) -> None:
+    """Save a histogram of each column of a table, for the data and for what the model makes.
+
+    Args:
+        real: The data, (N, D).
+        other: What the model made, (M, D).
+        path: The PNG file.
+        names: Of the columns.
+        title: Above the picture.
+        label: What ``other`` is.
+        most: Draw no more than so many columns.
+    """
+    count = min(real.shape[1], most)
+    across = min(count, 4)
+    figure = _figure((2.6 * across, 2.1 * -(-count // across) + 0.4))
+    grid = figure.subplots(-(-count // across), across, squeeze=False).flatten()
+    for d, axes in enumerate(grid):
+        axes.set_axis_on() if d < count else axes.set_axis_off()
+        if d < count:
+            both = real[:, d].cpu().numpy(), other[:, d].cpu().numpy()
+            bins = np.linspace(*np.quantile(np.concatenate(both), (0.005, 0.995)) + np.array([-1e-6, 1e-6]), 31)
+            axes.hist(both[0], bins, density=True, color=GREY, alpha=0.6, label="data")
+            axes.hist(both[1], bins, density=True, histtype="step", color=BLUE, linewidth=1.5, label=label)
+            axes.set_title(names[d], fontsize=8)
+            axes.set_yticks([])
+    grid[0].legend(frameon=False, fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    return Figure(figsize=size)
+
+
+def _save(figure: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png", dpi=130)
+    temporary.replace(path)

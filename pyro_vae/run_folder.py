@@ -1,0 +1,139 @@
+"""The run folder: what a training leaves behind."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import plotting
+from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file
+from pyro_vae.data import Data
+from pyro_vae.objectives import elbo_terms
+from pyro_vae.training import Training, own_seed
+from pyro_vae.vae import VAE
+
+CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
+PICTURES = ("samples.png", "reconstructions.png", "curves.png")
+
+
+def check_new(run: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something already, before anything is done.
+
+    Raises:
+        FileExistsError: When it isn't empty, unless it is a run folder and ``overwrite`` is set.
+    """
+    if run.exists() and not run.is_dir():
+        raise FileExistsError(f"run: {run} is a file; name a folder")
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    if not (run / CONFIG).exists():
+        raise FileExistsError(f"run: {run} exists and is no run folder; name another")
+    if not overwrite:
+        raise FileExistsError(
+            f"run: {run} holds a run already; name another folder, go on with --resume {run}, or replace it with "
+            "--overwrite"
+        )
+
+
+def create(run: Path, config: str) -> None:
+    """Make the run folder, with the configuration in it and nothing of an earlier run."""
+    run.mkdir(parents=True, exist_ok=True)
+    for name in (MODEL, STATE, METRICS, SUMMARY, *PICTURES):
+        (run / name).unlink(missing_ok=True)
+    write_file(run / CONFIG, config)
+
+
+class Checkpoints:
+    """Keeps a training's checkpoint and metrics up to date, at most once in so many seconds."""
+
+    def __init__(self, run: Path, training: Training, seconds: float = 1.0):
+        self.run, self.training, self.seconds = run, training, seconds
+        self.last = time.monotonic()
+
+    def update(self, *, now: bool = False) -> None:
+        """Write both, if it is time or ``now`` is set."""
+        if now or time.monotonic() - self.last >= self.seconds:
+            save_training(self.training, self.run)
+            write_file(self.run / METRICS, _as_csv(self.training.history))
+            self.last = time.monotonic()
+
+
+def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the trained model, its figures on the test data and its pictures; return the summary."""
+    vae.eval()
+    with own_seed(training.seed, device=training.device):
+        train, test = training.draw(training.x), dataset.test.to(training.device)
+        train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train)).mean().item()
+        reconstruction, kl = elbo_terms(vae.model, vae.guide, test)
+        pictures(run, vae, dataset, training)
+    elbo = (reconstruction - kl).double()
+    seconds = sum(row["seconds"] for row in training.history)
+    summary = facts | {
+        "epochs": training.epoch,
+        "seed": training.seed,
+        "train_elbo": train_elbo,
+        "test_elbo": elbo.mean().item(),
+        "test_elbo_se": elbo.std().item() / len(elbo) ** 0.5,
+        "test_reconstruction": reconstruction.mean().item(),
+        "test_kl": kl.mean().item(),
+        "units": "nats per example",
+        "protocol": _protocol(vae),
+        "seconds": seconds,
+        "examples_per_second": len(training.x) * training.epoch / seconds,
+        "device": str(training.device),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+    }
+    save(vae, run)
+    write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
+    """Draw what the model makes up, what it makes of test data, and how the training went."""
+    samples = vae.sample(64, mean=True)
+    originals = dataset.test[:32].to(training.device)
+    again = vae.reconstruct(originals)
+    if len(dataset.shape) == 3:
+        plotting.image_grid(
+            samples, dataset.shape, run / "samples.png", columns=8, title="Samples: E[x|z], z from the prior"
+        )
+        pairs = torch.stack([originals.reshape(-1, 8, originals.shape[1]), again.reshape(-1, 8, again.shape[1])], 1)
+        plotting.image_grid(
+            pairs.flatten(0, 2),
+            dataset.shape,
+            run / "reconstructions.png",
+            columns=8,
+            title="Test data, and below each its reconstruction",
+        )
+    else:
+        names = dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]
+        tables = {"samples": vae.sample(2000), "reconstructions": vae.reconstruct(dataset.test.to(training.device))}
+        for what, table in tables.items():
+            plotting.columns_compared(
+                dataset.test, table, run / f"{what}.png", names=names, title=f"Test data and {what}", label=what
+            )
+    held_out = "validation" if len(dataset.validation) else "training data"
+    plotting.curves(training.history, run / "curves.png", title=f"Training on {dataset.name}", held_out=held_out)
+
+
+def _protocol(vae: VAE) -> str:
+    bound = "one posterior sample for each example; standard error over examples"
+    if vae.likelihood.is_density:
+        return f"evidence lower bound; {bound}"
+    return f"negative of the article's loss on grey pixels, which bounds no density; {bound}"
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{value:.10g}" for key, value in row.items()} for row in rows)
+    return text.getvalue()

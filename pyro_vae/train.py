@@ -1,0 +1,216 @@
+"""Train a VAE from the command line: ``python -m pyro_vae.train``."""
+
+import datetime
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from pyro.infer import ELBO
+
+from pyro_vae import data, encoders, likelihoods, objectives, priors, run_folder  # noqa: F401  (classes for the parser)
+from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.build import FILLED_IN, build, find_class, make_part
+from pyro_vae.checkpoint import MODEL, STATE, load_training
+from pyro_vae.cli import Parser, command
+from pyro_vae.data import Data
+from pyro_vae.progress import TrainingProgress
+from pyro_vae.training import Row, Training, own_seed
+from pyro_vae.vae import VAE
+
+PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
+DEFAULTS = {
+    "prior": "pyro_vae.priors.StandardNormal",
+    "encoder": "pyro_vae.encoders.DiagonalNormal",
+    "likelihood": "pyro_vae.likelihoods.Bernoulli",
+    "objective": "pyro.infer.Trace_ELBO",
+}
+# Options about the one call: they don't make the run what it is, and don't belong into its configuration.
+OF_THE_CALL = ("config", "run", "overwrite", "resume", "log")
+
+
+def parser() -> Parser:
+    """Return the parser; its options are the parameters of the functions and classes that take them."""
+    parser = Parser(prog="python -m pyro_vae.train", description="Train a VAE, and leave a run folder.")
+    parser.add_argument("--config", action="config", help="A YAML file of options, such as a run's config.yaml.")
+    parser.add_argument("--run", type=str | None, help="The run folder to make. Default: runs/DATA-DATE-TIME.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
+    parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
+    parser.add_argument("--log", type=Literal["tensorboard"] | None, help="Log the metrics there as well.")
+    parser.add_function_arguments(data.load)
+    for name, base in PARTS.items():
+        parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
+    parser.set_defaults({name: {"class_path": class_path} for name, class_path in DEFAULTS.items()})
+    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels"})
+    parser.add_class_arguments(Training, skip={"vae", "x", "validation", "draw", "objective"}, instantiate=False)
+    return parser
+
+
+def parse(argv: list[str] | None) -> Namespace:
+    """Parse the options; with ``--resume``, on top of the run's own.
+
+    Raises:
+        ValueError: When a resumed run's configuration would change.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    config = parser().parse_args(argv)
+    if config.resume is None:
+        return config
+    stored_path = Path(config.resume) / run_folder.CONFIG
+    if not stored_path.exists():
+        raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {run_folder.CONFIG})")
+    if config.run is not None or config.overwrite:
+        raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
+    stored = parser().parse_args(["--config", str(stored_path)])
+    config = parser().parse_args(["--config", str(stored_path), *argv])
+    for key in stored:
+        if key in (*OF_THE_CALL, "device"):
+            continue
+        longer = key == "epochs" and config.epochs > stored.epochs and stored.lr_schedule == "constant"
+        if config[key] != stored[key] and not longer:
+            hint = " (the cosine schedule depends on it)" if key == "epochs" and config.epochs > stored.epochs else ""
+            raise ValueError(
+                f"resume: --{key} {_shown(config[key])} contradicts the run's own {_shown(stored[key])}{hint}; "
+                "leave it out, or start a new run"
+            )
+    return config
+
+
+def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
+    """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
+    likelihood = find_class(config.likelihood.class_path, Likelihood)
+    dataset = data.load(
+        config.data,
+        pixels=config.pixels or likelihood.pixels,
+        validation=config.validation,
+        test=config.test,
+        levels=config.levels,
+        data_dir=config.data_dir,
+    )
+    with own_seed(config.seed, device=torch.device("cpu")):
+        vae = build(
+            dataset.shape,
+            **{name: config[name].as_dict() for name in ("prior", "encoder", "likelihood")},
+            **{name: config[name] for name in ("latent_dim", "network", "hidden_dims", "activation")},
+            levels=dataset.levels,
+            pixels=dataset.pixels,
+        )
+        for x in (dataset.train, dataset.validation, dataset.test):
+            vae.likelihood.check(x if dataset.draw is None else dataset.draw(x))
+        vae.initialize(dataset.train)
+    objective = make_part(config.objective.as_dict(), ELBO, {"max_plate_nesting": 1})
+    settings = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "ema_decay", "patience", "seed", "device")
+    training = Training(
+        vae,
+        dataset.train,
+        validation=dataset.validation,
+        draw=dataset.draw,
+        objective=objective,
+        **{name: config[name] for name in settings},
+    )
+    return dataset, vae, training
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Train, and leave a run folder."""
+    config = parse(argv)
+    name = Path(config.data).stem
+    run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    if config.resume is None:
+        run_folder.check_new(run, config.overwrite)
+    log = _logger(config.log, run)
+    dataset, vae, training = prepare(config)
+    if config.resume is None or not (run / STATE).exists():
+        run_folder.create(run, _as_yaml(config, dataset, training))
+    else:
+        load_training(training, run)
+        if training.finished and (run / MODEL).exists():
+            raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; add --epochs to train longer")
+        run_folder.write_file(run / run_folder.CONFIG, _as_yaml(config, dataset, training))
+
+    _introduce(dataset, vae, config, training)
+    checkpoints = run_folder.Checkpoints(run, training)
+    try:
+        with TrainingProgress(training.epochs, training.epoch) as progress:
+            for row in training.run(progress.step):
+                progress.row(row)
+                log(row)
+                checkpoints.update(now=training.finished)
+    except KeyboardInterrupt:
+        checkpoints.update(now=True)
+        print(f"stopped after epoch {training.epoch}; go on with: python -m pyro_vae.train --resume {run}")
+        raise SystemExit(130) from None
+    except ArithmeticError as error:
+        kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
+        raise type(error)(f"{error}; {kept}") from error
+    facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
+    summary = run_folder.finish(run, vae, dataset, training, facts)
+    _conclude(run, vae, dataset, summary)
+
+
+def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:
+    shape = "x".join(str(size) for size in dataset.shape[-2:])
+    what = f"{shape} pixels, {dataset.pixels}" if len(dataset.shape) == 3 else f"{shape} columns"
+    print(
+        f"data        {dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test examples of {what}"
+    )
+    names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
+    weights = sum(p.numel() for p in vae.parameters())
+    print(
+        f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
+        f"{config.latent_dim} latent dimensions, {weights:,} weights"
+    )
+    print(f"objective   {names['objective']}, on {training.device}")
+
+
+def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> None:
+    if vae.likelihood.is_density:
+        print(
+            f"test ELBO   {summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
+            f"(a lower bound on log P(X); {len(dataset.test):,} examples)"
+        )
+    else:
+        print(
+            f"test loss   {-summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
+            f"(the article's loss on grey pixels, not a density; {len(dataset.test):,} examples)"
+        )
+    print(f"run folder  {run}  (samples.png, reconstructions.png, curves.png, summary.json, …)")
+
+
+def _as_yaml(config: Namespace, dataset: Data, training: Training) -> str:
+    """Return the whole resolved configuration, without what concerns the one call."""
+    options = config.as_dict() | {"pixels": dataset.pixels, "epochs": training.epochs}
+    return yaml.safe_dump({key: value for key, value in options.items() if key not in OF_THE_CALL}, sort_keys=False)
+
+
+def _shown(value: Any) -> str:
+    return value["class_path"] if isinstance(value, Namespace) else str(value)
+
+
+def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:
+    if kind is None:
+        return lambda row: None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError('log: tensorboard isn\'t installed; install "pyro-vae[tensorboard]"') from error
+    writer = None
+
+    def log(row: Row) -> None:
+        nonlocal writer
+        writer = writer or SummaryWriter(os.fspath(run / "tensorboard"))
+        for key, value in row.items():
+            if key != "epoch":
+                writer.add_scalar(key, value, int(row["epoch"]))
+
+    return log
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Training: stochastic variational inference on data held in memory."""
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer import ELBO, SVI, Trace_ELBO
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pyro_vae.objectives import elbo_terms
+from pyro_vae.optim import FusedOptim
+
+Row = dict[str, float]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class Training:
+    r"""The training of a VAE, one epoch at a time.
+
+    Maximises the objective, by default the evidence lower bound
+
+    .. math:: E_{q(z|x)}[\log p(x|z)] - KL[q(z|x) \,\|\, p(z)]
+
+    by Adam on its stochastic gradient. Each epoch draws its random numbers from a seed of its own, and
+    the global random state is left as it was: trainings in one process don't disturb each other,
+    and one that is taken up again goes on exactly as if it had never stopped.
+
+    Args:
+        vae: The model and guide to train, in place.
+        x: Training data, (N, D). Moved to the device as a whole.
+        validation: Held-out data, (M, D), to follow the training and to stop early by.
+        draw: Makes a random version of each training batch, such as ``torch.bernoulli``.
+        objective: One of Pyro's ELBO classes, or of ours. Default: ``Trace_ELBO``.
+        epochs: How many times to go through the data. Default: 20, or as many more as make 5,000 steps.
+        batch_size: How many data in each step. The last batch of an epoch may be smaller.
+        lr: Adam's learning rate, at the start.
+        lr_schedule: "constant", or "cosine": down to zero over all epochs along half a cosine.
+        clip_norm: Bound on the norm of the gradient for one datum (nats). Default: none.
+        ema_decay: Average the weights over the steps, each step's share decaying at this rate
+            (such as 0.999). The trained model then has the averaged weights. Default: no average.
+        patience: Stop when the validation ELBO has not risen for so many epochs, and keep the
+            weights of the best epoch. Default: train to the end and keep the last weights.
+        seed: Of the order of the data and of all noise.
+        device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: For sizes and rates that make no sense, and for data that the likelihood refuses.
+
+    Example:
+        >>> from pyro_vae import build
+        >>> training = Training(build((1, 4, 4)), torch.rand(100, 16).round(), epochs=2)
+        >>> [row["epoch"] for row in training.run()]
+        [1, 2]
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        x: Tensor,
+        *,
+        validation: Tensor | None = None,
+        draw: Callable[[Tensor], Tensor] | None = None,
+        objective: ELBO | None = None,
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        patience: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        _require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+        _require(batch_size <= len(x), "batch_size", f"at most the number of training data, {len(x)}", batch_size)
+        epochs = max(20, math.ceil(5000 / math.ceil(len(x) / batch_size))) if epochs is None else epochs
+        _require(epochs >= 1, "epochs", "at least 1", epochs)
+        _require(0 < lr < math.inf, "lr", "a positive number", lr)
+        _require(lr_schedule in ("constant", "cosine"), "lr_schedule", '"constant" or "cosine"', lr_schedule)
+        _require(clip_norm is None or clip_norm > 0, "clip_norm", "a positive number", clip_norm)
+        _require(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        _require(patience is None or patience >= 1, "patience", "at least 1", patience)
+        held_out = validation is not None and len(validation) > 0
+        if patience is not None and not held_out:
+            raise ValueError(f"patience={patience} needs validation data to stop by, but none came")
+
+        self.device = resolve_device(device)
+        self.vae = vae.to(self.device)
+        self.x = x.to(self.device)
+        self.draw = draw or _as_it_is
+        # What the metrics of an epoch are measured on: without validation data, some of the training data.
+        self.probe = validation.to(self.device) if held_out else self.x[:1000]
+        self.probe_draw = _as_it_is if held_out else self.draw
+
+        self.epochs, self.batch_size, self.seed, self.patience = epochs, batch_size, seed, patience
+        self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
+        self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
+        objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
+        self.svi = SVI(vae.model, vae.guide, self.optim, loss=objective)
+        average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
+        self.average = AveragedModel(self.vae, multi_avg_fn=average) if average else None
+
+        self.epoch = 0
+        self.history: list[Row] = []
+        self.best_epoch, self.best_elbo = 0, -math.inf
+        self.best: dict[str, Tensor] = {}
+
+    def run(self, on_step: Callable[[int, int, float], None] | None = None) -> Iterator[Row]:
+        """Train to the end, giving each epoch's metrics; then put the resulting weights into the VAE.
+
+        Args:
+            on_step: Called after each step with its number, the steps of an epoch, and the loss in nats per datum.
+
+        Yields:
+            ``epoch``, ``loss`` (the negative objective on the training data), ``elbo`` with its two terms
+            ``reconstruction`` and ``kl`` on the validation data, all in nats per datum, ``lr``,
+            ``seconds`` and ``examples_per_second``.
+
+        Raises:
+            NonFiniteLoss: Naming the epoch, the step and the likely cause.
+        """
+        while not self.finished:
+            yield self._run_epoch(on_step)
+        self.vae.load_state_dict(self.best or self.evaluated.state_dict())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch was reached, or the validation ELBO has not risen for long enough."""
+        out_of_patience = self.patience is not None and self.epoch - self.best_epoch >= self.patience
+        return self.epoch >= self.epochs or out_of_patience
+
+    @property
+    def evaluated(self) -> Any:
+        """The model that validation looks at: with averaged weights where they are averaged."""
+        return self.average.module if self.average else self.vae
+
+    def _run_epoch(self, on_step: Callable[[int, int, float], None] | None) -> Row:
+        start, total = time.perf_counter(), 0.0
+        self.vae.train()
+        # The data were checked once; checking each batch again would only cost time.
+        with own_seed(self.seed, self.epoch + 1, device=self.device), pyro.validation_enabled(False):
+            batches = torch.randperm(len(self.x), device=self.device).split(self.batch_size)
+            for step, indices in enumerate(batches):
+                batch = self.draw(self.x[indices])
+                self.optim.lr = self._lr_at(self.epoch + step / len(batches))
+                # Pyro's losses are sums over the batch, so the bound on one datum's gradient scales with it.
+                self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(batch)
+                loss = self.svi.step(batch)
+                if not math.isfinite(loss):
+                    raise NonFiniteLoss(self._diagnosis(step + 1, loss, total, batch))
+                total += loss
+                if self.average:
+                    self.average.update_parameters(self.vae)
+                if on_step:
+                    on_step(step + 1, len(batches), loss / len(batch))
+        if not all(p.isfinite().all() for p in self.vae.parameters()):
+            raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, total, batch))
+        seconds = time.perf_counter() - start
+
+        self.epoch += 1
+        with own_seed(self.seed, device=self.device):
+            probe = self.probe_draw(self.probe)
+        self.evaluated.eval()
+        terms = elbo_terms(self.evaluated.model, self.evaluated.guide, probe, seed=self.seed)
+        reconstruction, kl = (term.mean().item() for term in terms)
+        row = {
+            "epoch": self.epoch,
+            "loss": total / len(self.x),
+            "elbo": reconstruction - kl,
+            "reconstruction": reconstruction,
+            "kl": kl,
+            "lr": self.optim.lr,
+            "seconds": seconds,
+            "examples_per_second": len(self.x) / seconds,
+        }
+        self.history.append(row)
+        if self.patience is not None and row["elbo"] > self.best_elbo:
+            self.best_epoch, self.best_elbo = self.epoch, row["elbo"]
+            self.best = copy.deepcopy(self.evaluated.state_dict())
+        return row
+
+    def _lr_at(self, epoch: float) -> float:
+        if self.lr_schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+
+    def _diagnosis(self, step: int, loss: float, total: float, batch: Tensor) -> str:
+        if not batch.isfinite().all():
+            cause = "the batch holds values that are not finite"
+        else:
+            mean = total / (step - 1) / self.batch_size if step > 1 else math.nan
+            cause = (
+                f"the gradients grew too large (mean loss of this epoch until then: {mean:.4g} nats); "
+                f"use a smaller lr than {self.lr:g}, or a clip_norm"
+            )
+        return f"the loss became {loss} at epoch {self.epoch + 1}, step {step}: {cause}"
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that resuming needs: tensors by name, and facts that JSON can hold."""
+        tensors = {f"weights/{name}": tensor for name, tensor in self.vae.state_dict().items()}
+        for name, param in self.vae.named_parameters():
+            tensors |= {f"adam/{key}/{name}": tensor for key, tensor in self.optim.state_of(param).items()}
+        if self.average:
+            tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        facts = {
+            "epoch": self.epoch,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_elbo": self.best_elbo if math.isfinite(self.best_elbo) else None,
+        }
+        return tensors, facts
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned.
+
+        Raises:
+            ValueError: When it belongs to another model.
+        """
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "adam": {}, "average": {}, "best": {}}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor.to(self.device)
+        try:
+            self.vae.load_state_dict(groups["weights"])
+            if self.average:
+                self.average.load_state_dict(groups["average"])
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint belongs to another model: {error}") from error
+        moments: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in groups["adam"].items():
+            moment, _, name = key.partition("/")
+            moments.setdefault(name, {})[moment] = tensor
+        self.optim.restore({p: moments[name] for name, p in self.vae.named_parameters() if name in moments})
+        self.best = groups["best"]
+        self.epoch, self.history, self.best_epoch = facts["epoch"], facts["history"], facts["best_epoch"]
+        self.best_elbo = -math.inf if facts["best_elbo"] is None else facts["best_elbo"]
+
+
+def fit(vae: nn.Module, x: Tensor, **options: Any) -> list[Row]:
+    """Train ``vae`` on ``x`` in place, and return each epoch's metrics.
+
+    Args:
+        vae: The model and guide to train.
+        x: Training data, (N, D).
+        **options: As for :class:`Training`.
+
+    Example:
+        >>> from pyro_vae import build
+        >>> history = fit(build((1, 4, 4)), torch.rand(100, 16).round(), epochs=2)
+        >>> len(history)
+        2
+    """
+    return list(Training(vae, x, **options).run())
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called ``name``; "auto" is a GPU where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device: expected one that this machine has, such as cpu or auto, got {name!r} "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return device
+
+
+@contextlib.contextmanager
+def own_seed(*seeds: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from a seed of their own inside, and leave the global state as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        yield
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _require(holds: bool, name: str, expected: str, got: Any) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
