@@ -62,6 +62,9 @@ class Likelihood(nn.Module, ABC):
     def forward(self, raw: Tensor) -> Distribution:
         """Return p(x|z) for raw of shape (..., D, params_per_element), with event shape (D,)."""
 
+    def initialize(self, x: Tensor) -> None:
+        """Set starting values that depend on the training data ``x``, (N, D). Default: none."""
+
     def initial_raw(self, x: Tensor) -> Tensor | None:
         """Return raw outputs (D, params_per_element) that suit the training data ``x``, (N, D).
 
@@ -79,7 +82,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             ValueError: Naming the likelihood, what it accepts, what came, and what would fit.
         """
-        outside = ~self.support.check(x)
+        outside = ~(self.support.check(x) & x.isfinite())
         if outside.any():
             raise ValueError(
                 f"{type(self).__name__} takes {self.accepts}, but {int(outside.sum())} of {x.numel()} "

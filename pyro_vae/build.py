@@ -89,7 +89,9 @@ def build(
     else:
         known["network"] = mlp(x_dim, hidden_dims, num_outputs, activation)
     if pixels in ("levels", "raw"):
-        known["network"] = nn.Sequential(Standardize(x_dim, levels), known["network"])
+        known["network"] = nn.Sequential(
+            Standardize(x_dim, levels if pixels == "levels" else None), known["network"]
+        )
     known["encoder"] = make_part(config["encoder"], Encoder, known)
     likelihood_part = make_part(config["likelihood"], Likelihood, known)
 
@@ -112,12 +114,19 @@ def make_part(spec: PartSpec, base: type, known: Mapping[str, Any]) -> Any:
     """Construct a part from its class and options, filling in what its constructor asks for by name."""
     spec = _spec(spec)
     part = find_class(spec["class_path"], base)
-    options = spec.get("init_args") or {}
+    options = {name: _nested(value, base) for name, value in (spec.get("init_args") or {}).items()}
     wanted = inspect.signature(part).parameters
     try:
         return part(**{name: known[name] for name in wanted if name in known}, **options)
     except TypeError as error:
         raise ValueError(f"{part.__name__} can't be built: {error}") from error
+
+
+def _nested(option: Any, base: type) -> Any:
+    """Construct the parts within an option, such as the likelihoods of ``Columns``."""
+    if isinstance(option, Mapping) and "class_path" in option:
+        return make_part(option, base, {})
+    return [_nested(item, base) for item in option] if isinstance(option, list | tuple) else option
 
 
 def find_class(class_path: str, base: type) -> Any:

@@ -50,7 +50,7 @@ def bounded_exp(x: Tensor, low: float = -15.0, high: float = 5.0) -> Tensor:
 
     Example:
         >>> bounded_exp(torch.tensor([0.0, 100.0])).tolist()
-        [1.0, 14247.674...]
+        [1.0, 14247.66...]
     """
     return x.clamp(low, high).exp() * (1 + torch.relu(x - high))
 

@@ -41,7 +41,7 @@ def parser() -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
     parser.add_argument("--log", type=Literal["tensorboard"] | None, help="Log the metrics there as well.")
-    parser.add_function_arguments(data.load)
+    parser.add_function_arguments(data.load, skip={"preferred"})
     for name, base in PARTS.items():
         parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
     parser.set_defaults({name: {"class_path": class_path} for name, class_path in DEFAULTS.items()})
@@ -67,15 +67,13 @@ def parse(argv: list[str] | None) -> Namespace:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
     stored = parser().parse_args(["--config", str(stored_path)])
     config = parser().parse_args(["--config", str(stored_path), *argv])
-    for key in stored:
-        if key in (*OF_THE_CALL, "device"):
-            continue
-        longer = key == "epochs" and config.epochs > stored.epochs and stored.lr_schedule == "constant"
-        if config[key] != stored[key] and not longer:
-            hint = " (the cosine schedule depends on it)" if key == "epochs" and config.epochs > stored.epochs else ""
+    wanted, own = config.as_dict(), stored.as_dict()
+    for key in own.keys() - {*OF_THE_CALL, "device"}:
+        more_epochs = key == "epochs" and wanted[key] > own[key]
+        if wanted[key] != own[key] and not (more_epochs and stored.lr_schedule == "constant"):
             raise ValueError(
-                f"resume: --{key} {_shown(config[key])} contradicts the run's own {_shown(stored[key])}{hint}; "
-                "leave it out, or start a new run"
+                f"resume: --{key} {_shown(wanted[key])} contradicts the run's own {_shown(own[key])}"
+                f"{', which the cosine schedule depends on' if more_epochs else ''}; leave it out, or start a new run"
             )
     return config
 
@@ -85,7 +83,8 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     likelihood = find_class(config.likelihood.class_path, Likelihood)
     dataset = data.load(
         config.data,
-        pixels=config.pixels or likelihood.pixels,
+        pixels=config.pixels,
+        preferred=likelihood.pixels,
         validation=config.validation,
         test=config.test,
         levels=config.levels,
@@ -99,9 +98,10 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             levels=dataset.levels,
             pixels=dataset.pixels,
         )
-        for x in (dataset.train, dataset.validation, dataset.test):
-            vae.likelihood.check(x if dataset.draw is None else dataset.draw(x))
-        vae.initialize(dataset.train)
+        train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
+        for x in (train, dataset.validation, dataset.test):
+            vae.likelihood.check(x)
+        vae.initialize(train)
     objective = make_part(config.objective.as_dict(), ELBO, {"max_plate_nesting": 1})
     settings = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "ema_decay", "patience", "seed", "device")
     training = Training(
@@ -190,7 +190,7 @@ def _as_yaml(config: Namespace, dataset: Data, training: Training) -> str:
 
 
 def _shown(value: Any) -> str:
-    return value["class_path"] if isinstance(value, Namespace) else str(value)
+    return value["class_path"] if isinstance(value, dict) else str(value)
 
 
 def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class Training:
 
     Example:
         >>> from pyro_vae import build
-        >>> training = Training(build((1, 4, 4)), torch.rand(100, 16).round(), epochs=2)
+        >>> training = Training(build((1, 4, 4)), torch.rand(200, 16).round(), epochs=2)
         >>> [row["epoch"] for row in training.run()]
         [1, 2]
     """
@@ -148,7 +149,12 @@ class Training:
         start, total = time.perf_counter(), 0.0
         self.vae.train()
         # The data were checked once; checking each batch again would only cost time.
-        with own_seed(self.seed, self.epoch + 1, device=self.device), pyro.validation_enabled(False):
+        with (
+            own_seed(self.seed, self.epoch + 1, device=self.device),
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "Encountered NaN")  # it ends the training below, with the reason
             batches = torch.randperm(len(self.x), device=self.device).split(self.batch_size)
             for step, indices in enumerate(batches):
                 batch = self.draw(self.x[indices])
@@ -241,7 +247,8 @@ class Training:
         for key, tensor in groups["adam"].items():
             moment, _, name = key.partition("/")
             moments.setdefault(name, {})[moment] = tensor
-        self.optim.restore({p: moments[name] for name, p in self.vae.named_parameters() if name in moments})
+        by_name = sorted(self.vae.named_parameters())  # the optimiser's own order
+        self.optim.restore({param: moments[name] for name, param in by_name if name in moments})
         self.best = groups["best"]
         self.epoch, self.history, self.best_epoch = facts["epoch"], facts["history"], facts["best_epoch"]
         self.best_elbo = -math.inf if facts["best_elbo"] is None else facts["best_elbo"]
@@ -257,7 +264,7 @@ def fit(vae: nn.Module, x: Tensor, **options: Any) -> list[Row]:
 
     Example:
         >>> from pyro_vae import build
-        >>> history = fit(build((1, 4, 4)), torch.rand(100, 16).round(), epochs=2)
+        >>> history = fit(build((1, 4, 4)), torch.rand(200, 16).round(), epochs=2)
         >>> len(history)
         2
     """

@@ -83,6 +83,7 @@ class VAE(nn.Module):
     def initialize(self, x: Tensor) -> None:
         """Set starting values from the training data ``x``, (N, D): the decoder's output starts at its marginals."""
         self.prior.initialize(x)
+        self.likelihood.initialize(x)
         for module in self.encoder.modules():
             if isinstance(module, Standardize):
                 module.initialize(x)

@@ -1,0 +1,200 @@
+"""Data sets in memory, as one tensor for each split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data import pixels as _pixels
+from pyro_vae.data.files import read_csv, read_npy, read_npz
+from pyro_vae.data.images import read_folder
+from pyro_vae.data.known import KNOWN
+from pyro_vae.data.source import Source
+
+__all__ = ["KNOWN", "SPLIT_SEED", "Data", "load"]
+
+# The order in which a user's own data are split is that of this seed.
+SPLIT_SEED = 20190103
+
+_READERS = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set, split into three.
+
+    Attributes:
+        name: The data set's name, or the file's path as given.
+        train: Training data, (N, D) float32. Where ``draw`` is given, ``draw(train[i])`` is what to train on.
+        validation: Validation data, (M, D) float32; M may be 0. Fixed, also where training data are random.
+        test: Test data, (T, D) float32. Fixed, also where training data are random.
+        shape: Shape of one datum: (1, H, W) for images, (D,) for a table.
+        levels: The number of grey levels that the data came in, None for real values.
+        pixels: The form that the data are in: "binarized", "threshold", "grey", "levels", "dequantized" or "raw".
+        draw: Makes a fresh random version of a batch of ``train``, by torch's default generator on the batch's
+            device; None where nothing is random.
+        labels: Class labels of "train", "validation" and "test", as long tensors; None if unknown.
+        columns: The names of a table's columns; None if unknown.
+    """
+
+    name: str
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    shape: tuple[int, ...]
+    levels: int | None
+    pixels: str
+    draw: Callable[[Tensor], Tensor] | None
+    labels: dict[str, Tensor] | None
+    columns: tuple[str, ...] | None
+
+
+def load(
+    data: str = "digits",
+    *,
+    pixels: str | None = None,
+    preferred: str = "binarized",
+    validation: float | None = None,
+    test: float | None = None,
+    levels: int | None = None,
+    data_dir: str | None = None,
+) -> Data:
+    """Load a data set into memory and split it into training, validation and test data.
+
+    A user's own data are split in a fixed random order; the named sets, and files with a test set, keep theirs.
+
+    Args:
+        data: A name (digits, mnist, fashion-mnist, kmnist, emnist, qmnist), or a path: a .npz file with array x
+            (or the only array, or x_train and x_test), a .npy or .csv file, or a folder of images.
+            Arrays are tables (N, D) or images (N, H, W).
+        pixels: The form to give pixels: binarized (0 or 1, drawn afresh for each training batch with the grey value
+            as its probability), threshold (1 where the grey value is above 1/2), grey (in [0, 1]), levels (whole
+            numbers from 0), dequantized (levels with uniform noise, in [0, 1]) or raw (as in the file). Default: what
+            suits the likelihood and the data, such as binarized for Bernoulli and raw for a table of real numbers.
+        preferred: The form to choose where ``pixels`` is None, if the data have it; otherwise they are left raw.
+        validation: The part of the training data to set aside for validation: a fraction below 1, or a number of
+            examples; 0 trains on all. Default: the set's own (digits 350, emnist 18800, its relatives 5000), or 0.1.
+        test: The part of your own data to set aside for testing, likewise. Default: the test set that the data
+            have, or 0.1.
+        levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
+        data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
+            variable PYRO_VAE_DATA, or ~/.cache/pyro_vae.
+
+    Returns:
+        The data. Random forms of the validation and test data are drawn once, by seeds of their own: they are the
+        same in every run. The state of torch's generator does not change.
+
+    Raises:
+        ValueError: If the data, or an argument, are not what was expected: which, what came, and the way out.
+        FileNotFoundError: If the data are not there, or could not be downloaded.
+
+    Example:
+        >>> digits = load("digits", pixels="levels")
+        >>> digits.train.shape, digits.validation.shape, digits.test.shape
+        (torch.Size([1000, 64]), torch.Size([350, 64]), torch.Size([447, 64]))
+        >>> digits.shape, digits.levels
+        ((1, 8, 8), 17)
+    """
+    _check_arguments(pixels, levels)
+    source = _read(data, data_dir)
+    if levels is not None and source.levels not in (None, levels):
+        raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
+    levels = levels or source.levels
+    parts = [source.x] if source.x_test is None else [source.x, source.x_test]
+    if pixels is None and preferred != "binarized":
+        pixels = preferred if levels is not None else "raw"
+    elif pixels is None:
+        forms = [_pixels.choose(data, x, levels, is_table=len(source.shape) == 1) for x in parts]
+        pixels = "raw" if "raw" in forms else "binarized"
+    for x in parts:
+        _pixels.check(data, x, pixels, levels)
+    train, valid, held_out, labels = _split(data, source, validation, test)
+    train, valid, held_out = (_pixels.prepare(x, pixels, levels) for x in (train, valid, held_out))
+    return Data(
+        name=data,
+        train=train,
+        validation=_pixels.draw_once(valid, pixels, levels, _pixels.VALIDATION_SEED),
+        test=_pixels.draw_once(held_out, pixels, levels, _pixels.TEST_SEED),
+        shape=source.shape,
+        levels=levels,
+        pixels=pixels,
+        draw=_pixels.draw_from(pixels, levels),
+        labels=labels,
+        columns=source.columns,
+    )
+
+
+def _check_arguments(pixels: str | None, levels: int | None) -> None:
+    if pixels is not None and pixels not in _pixels.FORMS:
+        raise ValueError(f"pixels={pixels!r}: expected one of {', '.join(_pixels.FORMS)}; choose one, or leave it out")
+    if levels is not None and not 2 <= levels <= _pixels.MAX_LEVELS:
+        raise ValueError(
+            f"levels={levels}: expected from 2 to {_pixels.MAX_LEVELS}; for values of other kinds use --pixels raw"
+        )
+
+
+def _read(data: str, data_dir: str | None) -> Source:
+    if data in KNOWN:
+        return KNOWN[data](data_dir)
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data={data!r}: expected a data set's name ({', '.join(KNOWN)}), a .npz, .npy or .csv file or a folder "
+            "of images, but no such file exists; correct the name or the path"
+        )
+    if path.is_dir():
+        return read_folder(data, path)
+    if path.suffix.lower() not in _READERS:
+        raise ValueError(
+            f"data={data!r}: expected a .npz, .npy or .csv file or a folder of images, but the ending is "
+            f"{path.suffix!r}; save the data as one of these"
+        )
+    if path.stat().st_size == 0:
+        raise ValueError(f"data={data!r}: expected data, but the file is empty; write it again")
+    return _READERS[path.suffix.lower()](data, path)
+
+
+def _split(
+    data: str, source: Source, validation: float | None, test: float | None
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor] | None]:
+    """Return training, validation and test data, and their labels."""
+    total = len(source.x)
+    if test is not None and source.x_test is not None:
+        raise ValueError(f"test={test:g}: expected no value, since {data!r} has a test set of its own; leave it out")
+    num_valid = _count("validation", source.validation if validation is None else validation, total)
+    num_test = 0 if source.x_test is not None else _count("test", source.test if test is None else test, total)
+    num_train = total - num_valid - num_test
+    if num_train < 2:
+        raise ValueError(
+            f"data={data!r}: expected at least 2 examples to train on, but {total} less {num_valid} for validation "
+            f"and {num_test} for testing leave {num_train}; use more data, or a smaller --validation or --test"
+        )
+    if source.x_test is None and num_test < 1:
+        raise ValueError(
+            f"test={test:g}: expected at least 1 example to test on, since {data!r} has no test set of its own; "
+            "give a fraction or a number of examples"
+        )
+    sizes = [num_train, num_valid, num_test]
+
+    def pieces(values: Tensor, test_values: Tensor | None) -> list[Tensor]:
+        if source.shuffle:
+            values = values[torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))]
+        train, valid, held_out = values.split(sizes)
+        return [train, valid, held_out if test_values is None else test_values]
+
+    train, valid, held_out = pieces(source.x, source.x_test)
+    if source.y is None or (source.x_test is not None and source.y_test is None):
+        return train, valid, held_out, None
+    labels = pieces(source.y, source.y_test)
+    return train, valid, held_out, dict(zip(("train", "validation", "test"), labels, strict=True))
+
+
+def _count(name: str, part: float, total: int) -> int:
+    """Return how many of ``total`` examples a fraction, or a number, asks for."""
+    if 0 < part < 1:
+        return max(1, round(part * total))
+    if not (part >= 0 and float(part).is_integer()):
+        raise ValueError(f"{name}={part:g}: expected a fraction below 1, or a whole number of examples, from 0 up")
+    return int(part)

@@ -1,0 +1,71 @@
+"""What every reader returns, and the checks that all of them share."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The values of a data set, as float32, may take this part of the machine's memory:
+# reading holds up to three copies for a moment.
+MEMORY_FRACTION = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Data as they came: uint8 or float32 values, (N, D), and what is known about them."""
+
+    x: Tensor
+    shape: tuple[int, ...]
+    y: Tensor | None = None
+    x_test: Tensor | None = None
+    y_test: Tensor | None = None
+    levels: int | None = None
+    columns: tuple[str, ...] | None = None
+    validation: float = 0.1
+    test: float = 0.1
+    shuffle: bool = True
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def physical_memory() -> int:
+    """Return the bytes of the machine's memory, taken as 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 2**30
+
+
+def check_memory(data: str, num_bytes: int) -> None:
+    """Refuse data that would not fit in memory, before any is taken."""
+    limit = int(MEMORY_FRACTION * physical_memory())
+    if num_bytes > limit:
+        raise ValueError(
+            f"data={data!r}: expected at most {limit / 2**30:.3g} GiB, a quarter of this machine's memory, but its "
+            f"size asks for {num_bytes / 2**30:.3g} GiB; use a part of the data, or a machine with more memory"
+        )
+
+
+def to_tensor(data: str, array: np.ndarray) -> Tensor:
+    """Return an array as uint8 or float32, (N, D), and refuse blanks and infinities."""
+    array = array.reshape(len(array), -1)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array)
+    with np.errstate(over="ignore"):  # an overflow is refused below
+        x = torch.from_numpy(array.astype(np.float32, copy=False))
+    for wrong, what, way_out in (
+        (x.isnan(), "blank (NaN)", "blanks are not supported here: remove the rows with blanks, or fill them"),
+        (x.isinf(), "infinite, or too large for float32", "remove these rows, or rescale"),
+    ):
+        if wrong.any():
+            row = int(wrong.nonzero()[0, 0])
+            raise ValueError(
+                f"data={data!r}: expected finite numbers, but {int(wrong.sum())} of {x.numel()} values are {what}, "
+                f"the first of them in row {row + 1}; {way_out}"
+            )
+    return x

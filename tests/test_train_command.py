@@ -1,0 +1,304 @@
+"""The command line: what it writes, what it refuses, and how it survives being killed."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import pyro_vae
+from pyro_vae.train import main
+
+QUICK = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2"]
+
+
+def train(*arguments):
+    main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    train(*QUICK, "--run", run)
+    return run
+
+
+def refused(capsys, *arguments, status=2):
+    """Run a command that must fail; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        train(*arguments)
+    assert exit.value.code == status
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_the_run_folder(run):
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert names == {
+        "config.yaml", "model.safetensors", "checkpoint/state.safetensors", "metrics.csv", "summary.json",
+        "samples.png", "reconstructions.png", "curves.png",
+    }  # fmt: skip
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["data"] == "digits"
+    assert summary["pixels"] == "binarized"
+    assert summary["prior"] == "pyro_vae.priors.StandardNormal"
+    assert summary["epochs"] == 2
+    assert -35 < summary["test_elbo"] < -20
+    assert 0 < summary["test_elbo_se"] < 1
+    expected = (
+        "data pixels prior encoder likelihood objective epochs seed train_elbo test_elbo test_elbo_se seconds "
+        "examples_per_second device versions"
+    )
+    assert set(expected.split()) <= summary.keys()
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for name in ("samples", "reconstructions", "curves"):
+        assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_loads_and_gives_the_figure_in_the_summary(run):
+    vae = pyro_vae.load(run)
+    test = pyro_vae.data.load("digits").test
+    reconstruction, kl = pyro_vae.objectives.elbo_terms(vae.model, vae.guide, test)
+    assert (reconstruction - kl).mean().item() == pytest.approx(json.loads((run / "summary.json").read_text())["test_elbo"])
+    state = load_file(run / "checkpoint" / "state.safetensors")
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(tensor, state[f"weights/{name}"])
+
+
+def test_the_configuration_repeats_the_run(run, tmp_path):
+    train("--config", run / "config.yaml", "--run", tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert (tmp_path / "again" / "config.yaml").read_text() == (run / "config.yaml").read_text()
+
+
+def test_a_finished_run_can_be_trained_longer(run, tmp_path):
+    train(*QUICK, "--run", tmp_path / "short")
+    train("--resume", tmp_path / "short", "--epochs", "4")
+    train(*QUICK, "--epochs", "4", "--run", tmp_path / "long")
+    assert (tmp_path / "short" / "model.safetensors").read_bytes() == (tmp_path / "long" / "model.safetensors").read_bytes()
+    assert yaml.safe_load((tmp_path / "short" / "config.yaml").read_text())["epochs"] == 4
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    """Ten times at a random moment, with a real process and the signal that can't be caught."""
+    options = ["--epochs", "150", "--hidden_dims", "[32]", "--ema_decay", "0.99", "--batch_size", "50"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pyro_vae.train"]
+    subprocess.run([*command, *options, "--run", tmp_path / "whole"], check=True, env=environment, capture_output=True)
+    moments, kills = random.Random(0), 0
+    run = tmp_path / "broken"
+    first = [*options, "--run", run]
+    while kills < 10:
+        arguments = ["--resume", run] if (run / "config.yaml").exists() else first
+        process = subprocess.Popen(
+            [*command, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        # Past the imports it is somewhere in training, in writing a checkpoint, or in writing the results.
+        process.stdout.readline()
+        time.sleep(moments.uniform(0, 1.2))
+        finished = process.poll() is not None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if finished:
+            break
+    if not (run / "model.safetensors").exists():
+        subprocess.run([*command, "--resume", str(run)], check=True, env=environment, capture_output=True)
+    assert kills == 10
+    for name in ("model.safetensors", "checkpoint/state.safetensors"):
+        whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
+        assert whole.keys() == broken.keys()
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
+
+def test_own_data(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.random((400, 6, 5)))
+    train("--data", tmp_path / "images.npy", *QUICK, "--run", tmp_path / "images")
+    assert pyro_vae.load(tmp_path / "images").sample(3).shape == (3, 30)
+    table = rng.normal(size=(400, 3)) * [1, 10, 100] + 5
+    np.savetxt(tmp_path / "table.csv", table, delimiter=",", header="a,b,c", comments="")
+    train("--data", tmp_path / "table.csv", "--likelihood", "Gaussian", *QUICK, "--run", tmp_path / "table")
+    assert yaml.safe_load((tmp_path / "table" / "config.yaml").read_text())["pixels"] == "raw"
+
+
+REFUSALS = [
+    (["--data", "nope"], "data='nope'"),
+    (["--data", "nope.csv"], "nope.csv"),
+    (["--data", "mixed.txt"], "mixed.txt"),
+    (["--data", "fake.npy"], "fake.npy"),
+    (["--data", "nan.npy"], "nan.npy"),
+    (["--data", "inf.csv"], "inf.csv"),
+    (["--data", "bytes.npy"], "--levels 256"),
+    (["--data", "empty.npy"], "empty.npy"),
+    (["--data", "few.npy"], "batch_size"),
+    (["--data", "cube.npy"], "cube.npy"),
+    (["--data", "table.npy", "--likelihood", "Bernoulli", "--pixels", "raw"], "Bernoulli takes zeros and ones"),
+    (["--data", "table.npy", "--likelihood", "Gaussian", "--network", "conv"], "network"),
+    (["--pixels", "nope"], "pixels"),
+    (["--epochs", "0"], "epochs"),
+    (["--epochs", "-3"], "epochs"),
+    (["--epochs", "x"], "--epochs"),
+    (["--lr", "0"], "lr"),
+    (["--lr", "-1"], "lr"),
+    (["--batch_size", "0"], "batch_size"),
+    (["--batch_size", "5000"], "batch_size"),
+    (["--latent_dim", "0"], "latent_dim"),
+    (["--hidden_dims", "[-1]"], "hidden_dims"),
+    (["--validation", "-1"], "validation"),
+    (["--patience", "0"], "patience"),
+    (["--device", "cuda:77"], "device"),
+    (["--device", "nope"], "device"),
+    (["--prior", "Nope"], "Nope"),
+    (["--prior", "StandardNormal", "--prior.nope", "3"], "nope"),
+    (["--likelihood", "nope.Nope"], "nope.Nope"),
+    (["--nope", "3"], "--nope"),
+    (["--config", "nope.yaml"], "nope.yaml"),
+    (["--config", "broken.yaml"], "nope"),
+    (["--resume", "nope"], "nope"),
+    (["--run", "file/run"], "file/run"),
+    (["--run", "file"], "file"),
+    (["--run", "folder"], "folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    rng = np.random.default_rng(0)
+    for name, array in {
+        "nan": np.full((400, 4), np.nan),
+        "bytes": rng.integers(0, 256, (400, 4, 4)),
+        "empty": np.zeros((0, 4)),
+        "few": rng.random((20, 4)),
+        "cube": np.zeros((3, 4, 5, 6, 7)),
+        "table": rng.normal(size=(400, 4)),
+    }.items():
+        np.save(folder / f"{name}.npy", array)
+    (folder / "mixed.txt").write_text("hello")
+    (folder / "fake.npy").write_text("hello")
+    (folder / "inf.csv").write_text("a,b\n1,2\n3,inf\n" * 50)
+    (folder / "broken.yaml").write_text("nope: 3\n")
+    (folder / "file").write_text("mine")
+    (folder / "folder").mkdir()
+    (folder / "folder" / "mine.txt").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=lambda a: " ".join(a) if isinstance(a, list) else "")
+def test_a_mistake_is_one_clear_line_and_nothing_is_written(arguments, message, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    if "--epochs" not in arguments:
+        arguments = ["--epochs", "1", *arguments]
+    assert message in refused(capsys, *arguments)
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "file").read_text() == (folder / "folder" / "mine.txt").read_text() == "mine"
+
+
+def test_a_run_is_not_overwritten(run, capsys, tmp_path):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    line = refused(capsys, *QUICK, "--run", run)
+    assert "--resume" in line
+    assert "--overwrite" in line
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_overwrite_replaces_a_run(tmp_path):
+    train(*QUICK, "--run", tmp_path)
+    first = (tmp_path / "model.safetensors").read_bytes()
+    train(*QUICK, "--run", tmp_path, "--overwrite", "--seed", "1")
+    assert (tmp_path / "model.safetensors").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "0.1", "--epochs", "4"], "--lr 0.1 contradicts the run's own 0.001"),
+        (["--likelihood", "Binomial"], "--likelihood pyro_vae.likelihoods.Binomial contradicts"),
+        (["--epochs", "1"], "--epochs 1 contradicts"),
+        (["--run", "elsewhere"], "leave out --run"),
+        ([], "is finished, after epoch 2"),
+    ],
+)
+def test_a_resumed_run_does_not_change(run, capsys, arguments, message):
+    assert message in refused(capsys, "--resume", run, *arguments)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other", "text"])
+def test_a_bad_checkpoint(run, capsys, tmp_path, damage):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    state = tmp_path / "run" / "checkpoint" / "state.safetensors"
+    if damage == "truncated":
+        state.write_bytes(state.read_bytes()[:1000])
+    elif damage == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(3)}, state)
+    elif damage == "other":
+        train(*QUICK, "--latent_dim", "3", "--run", tmp_path / "other")
+        shutil.copy(tmp_path / "other" / "checkpoint" / "state.safetensors", state)
+    else:
+        state.write_text("hello")
+    before = state.read_bytes()
+    assert "state.safetensors" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "4")
+    assert state.read_bytes() == before
+
+
+def test_a_download_that_fails(capsys, tmp_path, monkeypatch):
+    import torchvision
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("Error downloading train-images")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fails)
+    line = refused(capsys, "--data", "mnist", "--data_dir", tmp_path / "cache", "--run", tmp_path / "run")
+    assert "digits" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_turns_non_finite_keeps_the_last_good_checkpoint(capsys, tmp_path):
+    line = refused(capsys, *QUICK, "--lr", "1e30", "--run", tmp_path / "run", status=1)
+    assert "epoch 1, step" in line
+    assert "smaller lr" in line
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_foreign_model_file(tmp_path):
+    (tmp_path / "model.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="truncated, or no safetensors file"):
+        pyro_vae.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="doesn't exist"):
+        pyro_vae.load(tmp_path / "nope")
+
+
+def test_a_model_file_takes_no_more_memory_than_it_holds(tmp_path):
+    from safetensors.torch import save_file
+
+    config = {"x_shape": [1, 1000, 1000], "hidden_dims": [10**9]}
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", {"pyro_vae": json.dumps(config)})
+    with pytest.raises(ValueError, match="belongs to another model"):
+        pyro_vae.load(tmp_path)
+
+
+def test_help_names_the_options_and_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom pyro_vae.train import parser\nparser().format_help()\n"
+        "heavy = {'torchvision', 'arviz', 'matplotlib', 'sklearn', 'zuko'} & sys.modules.keys()\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,191 @@
+"""Training: reproducible, resumable, and independent of what else the process does."""
+
+import copy
+import math
+
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+
+import pyro_vae
+from pyro_vae.objectives import elbo_terms
+from pyro_vae.optim import FusedOptim
+from pyro_vae.training import NonFiniteLoss, Training
+
+
+def data(rows=100):
+    return torch.rand(rows, 16, generator=torch.Generator().manual_seed(1)) * torch.linspace(0, 1, 16)
+
+
+def make_vae(seed=0):
+    torch.manual_seed(seed)
+    return pyro_vae.build((1, 4, 4), latent_dim=2, hidden_dims=[8])
+
+
+def weights(vae):
+    return torch.cat([p.detach().flatten() for p in vae.parameters()])
+
+
+OPTIONS = dict(draw=torch.bernoulli, epochs=4, batch_size=32)
+
+
+def trained(seed=0, **options):
+    vae = make_vae(seed)
+    pyro_vae.fit(vae, data(), **(OPTIONS | options))
+    return weights(vae)
+
+
+def test_the_result_is_that_of_the_seed():
+    assert torch.equal(trained(), trained())
+    assert not torch.equal(trained(), trained(**{"lr": 2e-3}))
+    start = make_vae()
+    history = pyro_vae.fit(start, data(), seed=1, **OPTIONS)
+    assert not torch.equal(weights(start), trained())
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+
+
+def test_two_models_in_turn_and_interleaved():
+    alone = [trained(0), trained(1)]
+    assert torch.equal(trained(0), alone[0])
+    first, second = make_vae(0), make_vae(1)
+    for _ in zip(Training(first, data(), **OPTIONS).run(), Training(second, data(), **OPTIONS).run(), strict=False):
+        torch.rand(3)  # the global random state doesn't matter either
+    assert torch.equal(weights(first), alone[0])
+    # `zip` ends with the first one's last epoch, before the second has put its result in place.
+    assert torch.equal(weights(second), alone[1])
+
+
+def test_the_global_random_state_is_left_alone():
+    vae = make_vae()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    pyro_vae.fit(vae, data(), **OPTIONS)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ema_decay": 0.9, "lr_schedule": "cosine"}, {"patience": 2, "clip_norm": 1.0}], ids=str
+)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_resuming_is_exact(options, stop):
+    options = OPTIONS | options | {"validation": data(50).round()}
+    whole = Training(make_vae(), data(), **options)
+    rows = list(whole.run())
+    broken = Training(make_vae(), data(), **options)
+    for row in broken.run():
+        if row["epoch"] == stop:
+            break
+    tensors, facts = copy.deepcopy(broken.state_dict())
+    resumed = Training(make_vae(7), data(), **options)
+    resumed.load_state_dict(tensors, facts)
+    more = list(resumed.run())
+    assert torch.equal(weights(whole.vae), weights(resumed.vae))
+    assert [row["elbo"] for row in rows] == [row["elbo"] for row in resumed.history]
+    assert len(more) == len(rows) - stop
+
+
+def test_the_fused_optimiser_does_what_pyros_does():
+    x, results = data().round(), []
+    import pyro
+
+    for optim in (pyro.optim.Adam({"lr": 1e-2}), FusedOptim(torch.optim.Adam, {"lr": 1e-2, "fused": True})):
+        vae = make_vae()
+        svi = SVI(vae.model, vae.guide, optim, Trace_ELBO())
+        for step in range(20):
+            torch.manual_seed(step)
+            svi.step(x)
+        results.append(weights(vae))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_bounds_the_gradient():
+    # One step of plain gradient descent moves the weights by lr times the clipped gradient.
+    vae = make_vae()
+    before = weights(vae)
+    optim = FusedOptim(torch.optim.SGD, {"lr": 1.0})
+    optim.clip_norm = 0.01
+    SVI(vae.model, vae.guide, optim, Trace_ELBO()).step(data().round())
+    assert (weights(vae) - before).norm().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_averaged_weights_are_the_moving_average():
+    vae = make_vae()
+    training = Training(vae, data(), **(OPTIONS | {"ema_decay": 0.5}))
+    steps = []
+    for _ in training.run(lambda *_: steps.append(weights(vae).clone())):
+        pass
+    average = steps[0]
+    for step in steps[1:]:
+        average = 0.5 * average + 0.5 * step
+    torch.testing.assert_close(weights(vae), average)
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    training = Training(make_vae(), data(20), validation=data(60).round(), epochs=400, batch_size=5, lr=0.02, patience=3)
+    seen = {row["epoch"]: (row["elbo"], weights(training.vae).clone()) for row in training.run()}
+    best = max(seen, key=lambda epoch: seen[epoch][0])
+    assert training.epoch == best + 3 < 400
+    assert torch.equal(weights(training.vae), seen[best][1])
+
+
+def test_cosine_goes_from_lr_to_zero():
+    history = pyro_vae.fit(make_vae(), data(), **(OPTIONS | {"lr_schedule": "cosine", "epochs": 10}))
+    lr = [row["lr"] for row in history]
+    assert lr == sorted(lr, reverse=True)
+    assert lr[-1] < 3e-5
+
+
+def test_a_default_number_of_epochs_makes_enough_steps():
+    assert Training(make_vae(), data(1000), batch_size=100).epochs == 500
+    assert Training(make_vae(), data(1000), batch_size=1).epochs == 20
+
+
+def test_elbo_terms_are_those_of_trace_elbo():
+    vae, x = make_vae().double(), data(40).round().double()
+    reconstruction, kl = elbo_terms(vae.model, vae.guide, x, seed=3)
+    torch.manual_seed(3)
+    loss = Trace_ELBO().loss(vae.model, vae.guide, x)
+    assert (kl - reconstruction).sum().item() == pytest.approx(loss, rel=1e-12)
+    assert reconstruction.shape == kl.shape == (40,)
+
+
+def test_the_loss_falls_and_the_kl_is_used():
+    x = torch.cat([torch.zeros(200, 8), torch.ones(200, 8)], 1)
+    x[::2] = 1 - x[::2]
+    vae = make_vae()
+    history = pyro_vae.fit(vae, x, epochs=60, batch_size=20, lr=3e-3)
+    # The data are one fair coin: no bound on their log-evidence exceeds minus its entropy, log 2 nats,
+    # and a Gaussian posterior over half of the latent space comes within a nat of it.
+    assert math.log(2) < -history[-1]["elbo"] < math.log(2) + 1
+    assert history[0]["elbo"] < -5
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    vae = make_vae()
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, step \d+: .*smaller lr than 1e\+30"):
+        pyro_vae.fit(vae, data(), **(OPTIONS | {"lr": 1e30}))
+    bad = data().round()
+    bad[3, 3] = torch.nan
+    with pytest.raises(NonFiniteLoss, match="the batch holds values that are not finite"):
+        pyro_vae.fit(make_vae(), bad, epochs=2, batch_size=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 101}, "batch_size: expected at most the number of training data, 100, got 101"),
+        ({"lr": 0.0}, "lr: expected a positive number"),
+        ({"lr": math.nan}, "lr: expected a positive number"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"patience": 3}, "patience=3 needs validation data"),
+        ({"device": "cuda:99"}, "device: expected one that this machine has"),
+        ({"device": "nope"}, "device: expected one that this machine has"),
+    ],
+)
+def test_training_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        Training(make_vae(), data(), **({"batch_size": 10} | options))
