@@ -17,6 +17,7 @@ class DiagonalNormal(Encoder):
         Kingma & Welling (2014), Auto-Encoding Variational Bayes, equation 9.
 
     Example:
+        >>> import torch
         >>> q = DiagonalNormal(nn.Linear(4, 2 * 3))(torch.zeros(5, 4))
         >>> q.batch_shape, q.event_shape
         (torch.Size([5]), torch.Size([3]))

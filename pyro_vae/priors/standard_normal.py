@@ -20,6 +20,9 @@ class StandardNormal(Prior):
         torch.Size([2])
     """
 
+    loc: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, z_dim: int):
         super().__init__()
         self.register_buffer("loc", torch.zeros(z_dim))
