@@ -1,0 +1,152 @@
+"""Posterior draws, weights and diagnostics as ArviZ data, for its 0.x and its 1.x line."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.evidence.checks import check_count, check_data
+from pyro_vae.evidence.importance import Sampler
+from pyro_vae.evidence.program import Data, Program, as_program, quiet, sample_sites, take, trace
+from pyro_vae.evidence.result import from_log_weights
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+def to_arviz(
+    model: Any,
+    guide: Any,
+    x: Data | None = None,
+    *,
+    num_samples: int = 1000,
+    num_draws: int = 200,
+    chunk_size: int | None = None,
+    seed: int | None = None,
+) -> Any:
+    r"""Return an amortised posterior as ArviZ data, importance-resampled to the exact posterior.
+
+    .. math:: z^{(s)} = z_{k_s}, \quad k_s \sim \mathrm{Categorical}(w_1, \dots, w_K)
+
+    Groups, with dimensions chain (1), draw, data, and those of each site:
+    ``posterior`` (latent sites), ``sample_stats`` (log-weight of each draw; log-evidence, its standard
+    error, ESS and k-hat of each datum; the log-weights of all proposals, along ``proposal``),
+    ``log_likelihood``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data``.
+
+    The draws are only as good as k-hat is low. The predictive groups hold ``num_draws`` copies of the data.
+
+    Args:
+        model: A Pyro model of ``x``, or a :class:`pyro_vae.VAE` followed by ``x`` alone.
+        guide: Its guide, or any proposal over the same sites.
+        x: Data, (N, ...).
+        num_samples: K, proposals for each datum.
+        num_draws: Draws that are kept of them, with replacement.
+        chunk_size: The most (datum, sample) pairs decoded at once.
+        seed: Of the noise; by default it follows torch's global generator.
+
+    Returns:
+        ``arviz.InferenceData`` in the 0.x line, ``xarray.DataTree`` in the 1.x line.
+
+    Raises:
+        ValueError: As :func:`pyro_vae.evidence.log_weights`.
+
+    Reference:
+        Rubin (1987), sampling importance resampling, in a comment on Tanner & Wong.
+
+    Example:
+        >>> from pyro_vae.evidence.exact import LinearGaussian
+        >>> exact = LinearGaussian(torch.ones(3, 1), scale=torch.ones(3))
+        >>> to_arviz(exact.model, exact.guide, torch.zeros(2, 3), num_draws=5)["posterior"]["z"].sizes
+        Frozen({'chain': 1, 'draw': 5, 'data': 2, 'z_dim_0': 1})
+    """
+    model, guide, x = as_program(model, guide, x)
+    check_count(num_samples=num_samples, num_draws=num_draws)
+    check_data(model, x)
+    parts: list[Groups] = []
+    log_weights = []
+    with quiet(model, x, seed, guide) as seeds:
+        sampler = Sampler(model, guide, x, num_samples, chunk_size, seeds)
+        for rows in sampler.blocks():
+            drawn = list(sampler.draws(rows, num_samples))
+            weights = torch.cat([w for _, w in drawn]).double()  # (K, B)
+            chosen = torch.multinomial(weights.T.softmax(1), num_draws, replacement=True).T  # (S, B)
+            at = (chosen, torch.arange(len(rows), device=rows.device))
+            z = {name: torch.cat([values[name] for values, _ in drawn])[at] for name in sampler.latents}
+            parts.append({"sample_stats": {"log_weight": weights[at]}} | _groups(model, take(x, rows), z, num_draws))
+            log_weights.append(weights)
+    datasets = {
+        group: _dataset({name: [part[group][name] for part in parts] for name in arrays}, group)
+        for group, arrays in parts[0].items()
+    }
+    all_weights = torch.cat(log_weights, dim=1)
+    result = from_log_weights(all_weights)
+    stats = datasets["sample_stats"]
+    for name in ("log_evidence", "se", "ess", "khat"):
+        stats[name] = ("data", getattr(result, name).cpu().numpy())
+    stats["proposal_log_weight"] = (("proposal", "data"), all_weights.cpu().numpy())
+    return _container(datasets)
+
+
+def psislw(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Smooth log-weights, (K, B), by ArviZ; return them normalised, and k-hat, (B,).
+
+    Example:
+        >>> psislw(torch.zeros(100, 1))[1]  # equal weights have no tail
+        tensor([inf], dtype=torch.float64)
+    """
+    import arviz
+
+    by_datum = log_weights.double().T.cpu().numpy()
+    if hasattr(arviz, "InferenceData"):
+        smoothed, khat = arviz.psislw(by_datum)
+    else:
+        from arviz_stats.base import array_stats
+
+        # From 1.0 it takes log-likelihoods, of which leave-one-out weights are the inverses.
+        smoothed, khat = array_stats.psislw(-by_datum)
+    return torch.as_tensor(smoothed).T, torch.as_tensor(khat)
+
+
+def _groups(model: Program, x: Data, z: dict[str, Tensor], num_draws: int) -> Groups:
+    """Return the values of each group, (S, B, ...), and the observed data, (B, ...)."""
+    given_z = dict(sample_sites(trace(model, x, num_draws, z)))
+    observed = {n: site for n, site in given_z.items() if n not in z and not isinstance(site["fn"], dist.Unit)}
+    generative = poutine.uncondition(model)
+    after = trace(generative, x, num_draws, z).nodes
+    before = trace(generative, x, num_draws).nodes
+    return {
+        "posterior": z,
+        "log_likelihood": {n: site["fn"].log_prob(site["value"]) for n, site in observed.items()},
+        "posterior_predictive": {n: after[n]["value"] for n in observed},
+        "prior": {n: before[n]["value"] for n in z},
+        "prior_predictive": {n: before[n]["value"] for n in observed},
+        "observed_data": {n: site["value"] for n, site in observed.items()},
+    }
+
+
+def _dataset(variables: dict[str, list[Tensor]], group: str) -> Any:
+    """Join the parts of each variable along the data, and name its dimensions."""
+    import xarray
+
+    is_observed = group == "observed_data"
+    named = {}
+    for name, parts in variables.items():
+        array = torch.cat(parts, dim=0 if is_observed else 1).cpu().numpy()
+        dims = ["data"]
+        if not is_observed:
+            array, dims = array[None], ["chain", "draw", "data"]
+        dims += [f"{name}_dim_{i}" for i in range(array.ndim - len(dims))]
+        named[name] = (dims, array)
+    dataset = xarray.Dataset(named)
+    return dataset.assign_coords({dim: range(size) for dim, size in dataset.sizes.items()})
+
+
+def _container(datasets: dict[str, Any]) -> Any:
+    """Put the groups into what this line of ArviZ works on."""
+    import arviz
+    import xarray
+
+    if hasattr(arviz, "InferenceData"):
+        return arviz.InferenceData(**datasets)
+    return xarray.DataTree.from_dict(datasets)

@@ -1,0 +1,134 @@
+"""What log P(X) cannot be estimated for, refused before any work is done."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.base import Likelihood, suitable_likelihoods
+from pyro_vae.evidence.program import Data, Program, Values, arguments, num_data, quiet, sample_sites, take, trace
+
+
+def check_program(model: Program, guide: Program, x: Data) -> list[str]:
+    """Refuse programs whose weights would not be one number for each datum and sample.
+
+    Returns:
+        The names of the latent sites.
+
+    Raises:
+        ValueError: Naming the site that is outside the data plate, or that only one of the two programs draws.
+    """
+    few = take(x, slice(0, 2))
+    sites = dict(sample_sites(_trace_few(model, few)))
+    latents = {name for name, site in sites.items() if not site["is_observed"]}
+    drawn = dict(sample_sites(_trace_few(guide, few)))
+    auxiliary = {name for name, site in drawn.items() if site["infer"].get("is_auxiliary")}
+    for name in sorted(latents - set(drawn)):
+        raise ValueError(
+            f"the model draws site '{name}', but the guide does not: sample it in the guide, "
+            "or sum it out inside the likelihood (MixtureSameFamily)"
+        )
+    for name in sorted(set(drawn) - latents - auxiliary):
+        what = "observes" if name in sites else "does not have"
+        raise ValueError(f"the guide draws site '{name}', which the model {what}: each latent needs one site in both")
+    if not latents:
+        raise ValueError("the model has no latent site: its log-density is the evidence already")
+    return [name for name in sites if name in latents]
+
+
+def _trace_few(program: Program, x: Data) -> poutine.Trace:
+    """Trace a program with three samples of a few data, and check where each of its sites stands."""
+    size = num_data(x)
+    result = trace(program, x, 3)
+    for name, site in sample_sites(result):
+        plates = {f.name: f for f in site["cond_indep_stack"] if f.name != "evidence_samples"}
+        if not plates:
+            raise ValueError(
+                f"sample site '{name}' is outside the data plate, which would make the weights joint over all data: "
+                f"move it into the plate, or make it a parameter"
+            )
+        for frame in plates.values():
+            if frame.dim != -1 or frame.size != size:
+                raise ValueError(
+                    f"sample site '{name}' is in plate '{frame.name}' of size {frame.size} at dim {frame.dim}, where "
+                    f"one plate over the {size} rows of x at dim -1 was expected: use .to_event for other dimensions, "
+                    "and a plate that is not subsampled"
+                )
+        shape = torch.Size(site["fn"].batch_shape)
+        if len(shape) > 2:
+            raise ValueError(
+                f"sample site '{name}' has batch shape {tuple(shape)}, expected (samples, data) = (3, {size}): "
+                "declare the other dimensions with .to_event"
+            )
+    return result
+
+
+def check_data(model: Program, x: Data) -> None:
+    """Refuse data on which log P(X) has no meaning: not finite, of another width, or of a likelihood that is a loss.
+
+    Raises:
+        ValueError: Naming the argument, what was expected, what came, and the way out.
+    """
+    for a in arguments(x):
+        if not isinstance(a, Tensor) or a.dim() == 0 or len(a) == 0:
+            came = f"shape {tuple(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+            raise ValueError(f"x must be a tensor with a row for each datum, (N, ...), and at least one; got {came}")
+        if len(a) != num_data(x):
+            raise ValueError(f"the tensors of x must have equally many rows, but have {[len(a) for a in arguments(x)]}")
+        if not torch.isfinite(a).all():
+            row = int((~torch.isfinite(a)).reshape(len(a), -1).any(1).nonzero()[0])
+            raise ValueError(
+                f"x has values that are not finite, the first in row {row}: log P(X) needs complete data; "
+                "fill missing values in first (pyro_vae.inference.impute)"
+            )
+    vae = getattr(model, "__self__", None)
+    likelihood = getattr(vae, "likelihood", None)
+    if vae is None or not isinstance(likelihood, Likelihood):
+        return
+    if not likelihood.is_density:
+        raise ValueError(
+            f"{type(likelihood).__name__} on grey pixels is a loss and not a density, so log P(X) has no meaning: "
+            "train on binarized pixels, or with ContinuousBernoulli, Binomial or DiscretizedLogistic"
+        )
+    first = arguments(x)[0]
+    with quiet(model, first, seed=0):
+        width = model(None, 1).shape[1:]
+    if first.shape[1:] != width:
+        raise ValueError(f"x has rows of shape {tuple(first.shape[1:])}, but the model's data have {tuple(width)}")
+    likelihood.check(first)
+
+
+def check_support(model: Program, x: Data, values: Values) -> None:
+    """Refuse observations outside the support of their distribution, seen with one sample of each datum."""
+    one = {name: v[:1] for name, v in values.items()}
+    for name, site in sample_sites(trace(model, x, 1, one)):
+        fn, value = site["fn"], site["value"]
+        if name in values or isinstance(fn, dist.Unit) or site["mask"] is not None:
+            continue
+        width = value.shape[value.dim() - len(fn.event_shape) :]
+        if any(event not in (1, size) for event, size in zip(fn.event_shape, width, strict=True)):
+            raise ValueError(
+                f"x gives site '{name}' data of shape {tuple(width)}, but the model's have shape "
+                f"{tuple(fn.event_shape)}"
+            )
+        inside = fn.support.check(value)
+        if not inside.all():
+            raise ValueError(
+                f"x has values outside the support of site '{name}', {_family(fn)} ({fn.support}): "
+                f"{suitable_likelihoods(value)}"
+            )
+
+
+def _family(fn: Any) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def check_count(**counts: int) -> None:
+    """Refuse counts below one, by the name of the argument."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}")
