@@ -15,7 +15,7 @@ from pyro_vae.vae import VAE
 PartSpec = str | Mapping[str, Any]
 
 # What a part's constructor is given when it asks for it by name; everything else in it is an option.
-FILLED_IN = {"x_dim", "z_dim", "network", "encoder", "levels", "grey", "max_plate_nesting"}
+FILLED_IN = {"x_dim", "z_dim", "network", "encoder", "levels", "grey", "max_plate_nesting", "steps_per_epoch"}
 
 
 def build(
@@ -60,7 +60,7 @@ def build(
         >>> vae.sample(3).shape
         torch.Size([3, 784])
     """
-    config = {
+    config: dict[str, Any] = {
         "x_shape": list(x_shape),
         "prior": _spec(prior),
         "encoder": _spec(encoder),
@@ -89,9 +89,7 @@ def build(
     else:
         known["network"] = mlp(x_dim, hidden_dims, num_outputs, activation)
     if pixels in ("levels", "raw"):
-        known["network"] = nn.Sequential(
-            Standardize(x_dim, levels if pixels == "levels" else None), known["network"]
-        )
+        known["network"] = nn.Sequential(Standardize(x_dim, levels if pixels == "levels" else None), known["network"])
     known["encoder"] = make_part(config["encoder"], Encoder, known)
     likelihood_part = make_part(config["likelihood"], Likelihood, known)
 

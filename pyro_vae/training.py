@@ -12,11 +12,12 @@ import numpy as np
 import pyro
 import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pyro_vae.objectives import elbo_terms
+from pyro_vae.objectives import check_objective, elbo_terms
 from pyro_vae.optim import FusedOptim
+from pyro_vae.vae import VAE
 
 Row = dict[str, float]
 
@@ -66,7 +67,7 @@ class Training:
 
     def __init__(
         self,
-        vae: nn.Module,
+        vae: VAE,
         x: Tensor,
         *,
         validation: Tensor | None = None,
@@ -100,13 +101,15 @@ class Training:
         self.x = x.to(self.device)
         self.draw = draw or _as_it_is
         # What the metrics of an epoch are measured on: without validation data, some of the training data.
-        self.probe = validation.to(self.device) if held_out else self.x[:1000]
+        self.probe = validation.to(self.device) if validation is not None and held_out else self.x[:1000]
         self.probe_draw = _as_it_is if held_out else self.draw
 
         self.epochs, self.batch_size, self.seed, self.patience = epochs, batch_size, seed, patience
         self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
         self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
         objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
+        check_objective(objective, vae.model, vae.guide, self.x)
+        self.objective: Any = objective
         self.svi = SVI(vae.model, vae.guide, self.optim, loss=objective)
         average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
         self.average = AveragedModel(self.vae, multi_avg_fn=average) if average else None
@@ -222,6 +225,7 @@ class Training:
         facts = {
             "epoch": self.epoch,
             "history": self.history,
+            "objective_steps": getattr(self.objective, "steps", None),
             "best_epoch": self.best_epoch,
             "best_elbo": self.best_elbo if math.isfinite(self.best_elbo) else None,
         }
@@ -251,10 +255,12 @@ class Training:
         self.optim.restore({param: moments[name] for name, param in by_name if name in moments})
         self.best = groups["best"]
         self.epoch, self.history, self.best_epoch = facts["epoch"], facts["history"], facts["best_epoch"]
+        if facts["objective_steps"] is not None:
+            self.objective.steps = facts["objective_steps"]
         self.best_elbo = -math.inf if facts["best_elbo"] is None else facts["best_elbo"]
 
 
-def fit(vae: nn.Module, x: Tensor, **options: Any) -> list[Row]:
+def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
     """Train ``vae`` on ``x`` in place, and return each epoch's metrics.
 
     Args:
@@ -279,10 +285,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device: expected one that this machine has, such as cpu or auto, got {name!r} "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        raise ValueError(f"device: expected one that this machine has, such as cpu or auto, got {name!r}") from error
     return device
 
 
