@@ -1,5 +1,6 @@
 """The variational auto-encoder as a probabilistic program in Pyro."""
 
+from pyro_vae import data
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import build
 from pyro_vae.checkpoint import load, save
@@ -7,4 +8,4 @@ from pyro_vae.networks import mlp
 from pyro_vae.training import fit
 from pyro_vae.vae import VAE
 
-__all__ = ["VAE", "Encoder", "Likelihood", "Prior", "build", "fit", "load", "mlp", "save"]
+__all__ = ["VAE", "Encoder", "Likelihood", "Prior", "build", "data", "fit", "load", "mlp", "save"]

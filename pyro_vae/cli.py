@@ -14,7 +14,8 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong with the arguments, and end with status 2."""
-        fail(f"{_one_line(message)} (see {self.prog} --help)")
+        program = self.prog.split(" [options]")[0]
+        fail(f"{_one_line(message)} (see {program} --help)")
 
 
 def command(main: Callable[..., Any]) -> Callable[..., None]:
@@ -44,11 +45,28 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
+# What the parser's messages say of how it came to them, line by line, and what to say instead.
+_NOISE = re.compile(
+    r"Subtypes:|Errors:|Given value type:|Expected a <class 'NoneType'>|Expected a path but|Does not validate against"
+)
+_PLAINER = (
+    (r'Parser key "([\w.]+)":;? ?', r"--\1: "),
+    (r"Problem with given class_path '([\w.]+)':;?", r"\1:"),
+    (r"<class '([\w.]+)'>", r"\1"),
+    (r"[.;]? ?(Given|Got) value: ", ", got "),
+    (r"; Expected NoneType", ""),
+    (r"typing\.Literal\[(.*?)\]", r"one of \1"),
+    (r"Expected (?:a )?dot import path string: [^\s;]+", "expected a part of this package, or module.Class"),
+    (r"collections\.abc\.Sequence", "list, such as [400]"),
+    (r"Expected (?:a )?", "expected "),
+    (r"Option '(\w+)' is not accepted", r"there is no option \1"),
+)
+
+
 def _one_line(message: str) -> str:
-    """Fold a message into one line, without what only says how the parser came to it."""
-    noise = r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but|Does not validate"
+    """Fold a message into one plain line."""
     lines = (line.strip(" -\t") for line in message.splitlines())
-    text = "; ".join(line for line in lines if line and not re.match(noise, line))
-    text = re.sub(r'Parser key "([\w.]+)":;? ?', r"--\1: ", text)
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    return text.replace("Expected a dot import path string: ", "no part is called ")
+    text = "; ".join(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
+    for pattern, plain in _PLAINER:
+        text = re.sub(pattern, plain, text)
+    return text.rstrip(".;")

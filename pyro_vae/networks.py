@@ -98,12 +98,10 @@ def conv_decoder(
     layers: list[nn.Module] = []
     for inputs, outputs, small, large in zip(channels, [*channels[1:], None], sizes, sizes[1:], strict=False):
         # The odd sizes lose half a pixel on the way down; the output padding gives it back.
-        padding = tuple(b - (2 * a - 1) for a, b in zip(small, large, strict=True))
+        padding = (large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1))
         layers += [
             ACTIVATIONS[activation](),
-            nn.ConvTranspose2d(
-                inputs, outputs or params * x_shape[0], 3, stride=2, padding=1, output_padding=padding
-            ),
+            nn.ConvTranspose2d(inputs, outputs or params * x_shape[0], 3, stride=2, padding=1, output_padding=padding),
         ]
     first = (channels[0], *sizes[0])
     elements = math.prod(x_shape)
@@ -168,6 +166,9 @@ class Standardize(nn.Module):
         >>> Standardize(3, levels=17)(torch.tensor([0.0, 8.0, 16.0]))
         tensor([0.0000, 0.5000, 1.0000])
     """
+
+    loc: Tensor
+    scale: Tensor
 
     def __init__(self, x_dim: int, levels: int | None = None):
         super().__init__()

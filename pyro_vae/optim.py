@@ -35,6 +35,7 @@ class FusedOptim(PyroOptim):
 
     def __init__(self, constructor: Callable[..., torch.optim.Optimizer], options: dict[str, Any]):
         super().__init__(constructor, options)
+        self._construct = lambda params: constructor(params, **options)
         self.lr: float = options["lr"]
         self.clip_norm: float | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -45,9 +46,9 @@ class FusedOptim(PyroOptim):
         new = set(params) - self._known
         if new:
             # By name, since the order of a set differs between processes, and with it the rounding of the norm.
-            ordered = sorted(new, key=pyro.get_param_store().param_name)
+            ordered = sorted(new, key=lambda param: pyro.get_param_store().param_name(param) or "")
             if self._optimizer is None:
-                self._optimizer = self.pt_optim_constructor(ordered, **self.pt_optim_args)
+                self._optimizer = self._construct(ordered)
             else:
                 self._optimizer.add_param_group({"params": ordered})
             self._known |= new
@@ -67,7 +68,7 @@ class FusedOptim(PyroOptim):
     def restore(self, states: dict[Tensor, dict[str, Tensor]]) -> None:
         """Take up the tensors that ``state_of`` gave for each parameter, before the first step."""
         ordered = list(states)
-        self._optimizer = self.pt_optim_constructor(ordered, **self.pt_optim_args)
+        self._optimizer = self._construct(ordered)
         self._known = set(ordered)
         for param, state in states.items():
             self._optimizer.state[param] = state

@@ -99,7 +99,8 @@ def columns_compared(
         axes.set_axis_on() if d < count else axes.set_axis_off()
         if d < count:
             both = real[:, d].cpu().numpy(), other[:, d].cpu().numpy()
-            bins = np.linspace(*np.quantile(np.concatenate(both), (0.005, 0.995)) + np.array([-1e-6, 1e-6]), 31)
+            low, high = np.quantile(np.concatenate(both), (0.005, 0.995))
+            bins = np.linspace(low - 1e-6, high + 1e-6, 31)
             axes.hist(both[0], bins, density=True, color=GREY, alpha=0.6, label="data")
             axes.hist(both[1], bins, density=True, histtype="step", color=BLUE, linewidth=1.5, label=label)
             axes.set_title(names[d], fontsize=8)

@@ -49,9 +49,7 @@ class TrainingProgress:
             f"ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - KL {row['kl']:.2f} nats, "
             f"{row['examples_per_second']:,.0f} examples/s"
         )
-        self.bar.update(
-            self.task, completed=self.epoch, description=_title(self.epoch, self.epochs), metrics=metrics
-        )
+        self.bar.update(self.task, completed=self.epoch, description=_title(self.epoch, self.epochs), metrics=metrics)
         if not self.console.is_terminal and (self.epoch % self.every == 0 or self.epoch in (1, self.epochs)):
             print(f"{_title(self.epoch, self.epochs)}  {metrics}", flush=True)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file

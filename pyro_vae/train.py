@@ -44,7 +44,8 @@ def parser() -> Parser:
     parser.add_function_arguments(data.load, skip={"preferred"})
     for name, base in PARTS.items():
         parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
-    parser.set_defaults({name: {"class_path": class_path} for name, class_path in DEFAULTS.items()})
+    # Not the objective's: the parser would hand the default's options on to the class chosen instead.
+    parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
     parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels"})
     parser.add_class_arguments(Training, skip={"vae", "x", "validation", "draw", "objective"}, instantiate=False)
     return parser
@@ -57,7 +58,7 @@ def parse(argv: list[str] | None) -> Namespace:
         ValueError: When a resumed run's configuration would change.
     """
     argv = sys.argv[1:] if argv is None else argv
-    config = parser().parse_args(argv)
+    config = _parse(argv)
     if config.resume is None:
         return config
     stored_path = Path(config.resume) / run_folder.CONFIG
@@ -65,8 +66,8 @@ def parse(argv: list[str] | None) -> Namespace:
         raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {run_folder.CONFIG})")
     if config.run is not None or config.overwrite:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
-    stored = parser().parse_args(["--config", str(stored_path)])
-    config = parser().parse_args(["--config", str(stored_path), *argv])
+    stored = _parse(["--config", str(stored_path)])
+    config = _parse(["--config", str(stored_path), *argv])
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
         more_epochs = key == "epochs" and wanted[key] > own[key]
@@ -76,6 +77,14 @@ def parse(argv: list[str] | None) -> Namespace:
                 f"{', which the cosine schedule depends on' if more_epochs else ''}; leave it out, or start a new run"
             )
     return config
+
+
+def _parse(argv: list[str]) -> Namespace:
+    default = ["--objective", DEFAULTS["objective"]]
+    if not any(arg.split("=")[0] in ("--objective", "--config") for arg in argv):
+        argv = [*default, *argv]
+    config = parser().parse_args(argv)
+    return config if config.objective is not None else parser().parse_args([*argv, *default])
 
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
@@ -102,7 +111,8 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         for x in (train, dataset.validation, dataset.test):
             vae.likelihood.check(x)
         vae.initialize(train)
-    objective = make_part(config.objective.as_dict(), ELBO, {"max_plate_nesting": 1})
+    steps = -(-len(dataset.train) // max(config.batch_size, 1))
+    objective = make_part(config.objective.as_dict(), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     settings = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "ema_decay", "patience", "seed", "device")
     training = Training(
         vae,

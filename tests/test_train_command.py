@@ -72,7 +72,9 @@ def test_the_model_loads_and_gives_the_figure_in_the_summary(run):
     vae = pyro_vae.load(run)
     test = pyro_vae.data.load("digits").test
     reconstruction, kl = pyro_vae.objectives.elbo_terms(vae.model, vae.guide, test)
-    assert (reconstruction - kl).mean().item() == pytest.approx(json.loads((run / "summary.json").read_text())["test_elbo"])
+    assert (reconstruction - kl).mean().item() == pytest.approx(
+        json.loads((run / "summary.json").read_text())["test_elbo"]
+    )
     state = load_file(run / "checkpoint" / "state.safetensors")
     for name, tensor in vae.state_dict().items():
         assert torch.equal(tensor, state[f"weights/{name}"])
@@ -88,7 +90,9 @@ def test_a_finished_run_can_be_trained_longer(run, tmp_path):
     train(*QUICK, "--run", tmp_path / "short")
     train("--resume", tmp_path / "short", "--epochs", "4")
     train(*QUICK, "--epochs", "4", "--run", tmp_path / "long")
-    assert (tmp_path / "short" / "model.safetensors").read_bytes() == (tmp_path / "long" / "model.safetensors").read_bytes()
+    assert (tmp_path / "short" / "model.safetensors").read_bytes() == (
+        tmp_path / "long" / "model.safetensors"
+    ).read_bytes()
     assert yaml.safe_load((tmp_path / "short" / "config.yaml").read_text())["epochs"] == 4
 
 
@@ -299,6 +303,7 @@ def test_a_model_file_takes_no_more_memory_than_it_holds(tmp_path):
 def test_help_names_the_options_and_loads_nothing_heavy():
     code = (
         "import sys\nfrom pyro_vae.train import parser\nparser().format_help()\n"
-        "heavy = {'torchvision', 'arviz', 'matplotlib', 'sklearn', 'zuko'} & sys.modules.keys()\nassert not heavy, heavy"
+        "heavy = {'torchvision', 'arviz', 'matplotlib', 'sklearn', 'zuko'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

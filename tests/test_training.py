@@ -26,7 +26,7 @@ def weights(vae):
     return torch.cat([p.detach().flatten() for p in vae.parameters()])
 
 
-OPTIONS = dict(draw=torch.bernoulli, epochs=4, batch_size=32)
+OPTIONS = {"draw": torch.bernoulli, "epochs": 4, "batch_size": 32}
 
 
 def trained(seed=0, **options):
@@ -37,7 +37,7 @@ def trained(seed=0, **options):
 
 def test_the_result_is_that_of_the_seed():
     assert torch.equal(trained(), trained())
-    assert not torch.equal(trained(), trained(**{"lr": 2e-3}))
+    assert not torch.equal(trained(), trained(lr=2e-3))
     start = make_vae()
     history = pyro_vae.fit(start, data(), seed=1, **OPTIONS)
     assert not torch.equal(weights(start), trained())
@@ -122,7 +122,9 @@ def test_averaged_weights_are_the_moving_average():
 
 
 def test_early_stopping_keeps_the_best_epoch():
-    training = Training(make_vae(), data(20), validation=data(60).round(), epochs=400, batch_size=5, lr=0.02, patience=3)
+    training = Training(
+        make_vae(), data(20), validation=data(60).round(), epochs=400, batch_size=5, lr=0.02, patience=3
+    )
     seen = {row["epoch"]: (row["elbo"], weights(training.vae).clone()) for row in training.run()}
     best = max(seen, key=lambda epoch: seen[epoch][0])
     assert training.epoch == best + 3 < 400

@@ -53,7 +53,9 @@ def test_density_is_that_of_the_paper(x):
     trace = poutine.trace(vae.model).get_trace(x)
     z = trace.nodes["z"]["value"]
     p = vae.decoder(z).squeeze(-1).sigmoid().double()
-    expected = (x * p.log() + (1 - x) * (1 - p).log()).sum() - (0.5 * z**2).sum() - 30 * torch.log(torch.tensor(torch.pi * 2))
+    expected = (
+        (x * p.log() + (1 - x) * (1 - p).log()).sum() - (0.5 * z**2).sum() - 30 * torch.log(torch.tensor(torch.pi * 2))
+    )
     torch.testing.assert_close(trace.log_prob_sum().double(), expected.double(), rtol=1e-5, atol=0)
 
 
