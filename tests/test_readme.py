@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", [b for b in BLOCKS if b.startswith("import")], ids=["example"])
+@pytest.mark.parametrize("code", [b for b in BLOCKS if b.startswith("import")], ids=lambda code: code.split("\n")[0])
 def test_python_in_the_readme_runs(code, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 

@@ -128,6 +128,16 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
         assert all(torch.equal(whole[key], broken[key]) for key in whole)
 
 
+def test_metrics_go_to_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(*QUICK, "--run", tmp_path, "--log", "tensorboard")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    logged = [event.value for event in events.Scalars("elbo")]
+    assert logged == pytest.approx([float(row["elbo"]) for row in rows])
+
+
 def test_own_data(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "images.npy", rng.random((400, 6, 5)))
