@@ -71,7 +71,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         gradient: Of the guide's parameters.
 
     Raises:
-        ValueError: From its methods, for a latent site that can't be reparameterised, or one with a scale.
+        ValueError: From its methods, for a latent site that can't be reparameterised, and for any site
+            outside of the data plate or with a scale.
 
     Reference:
         Burda et al. (2016), Importance Weighted Autoencoders, equations 8 and 14; Roeder et al. (2017), Sticking the
@@ -98,13 +99,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
         drawn = trace(guide, x, self.num_particles)
         z = _latents(drawn)
         if self.gradient == "plain" or not torch.is_grad_enabled():
-            log_w = log_prob(trace(model, x, self.num_particles, z)) - log_prob(drawn)  # (K, B)
+            log_w = log_prob(_joint(model, x, self.num_particles, z)) - log_prob(drawn)  # (K, B)
             return log_w.logsumexp(0) - math.log(self.num_particles)
 
         # d log w / dz is taken apart: through the model by autograd as usual, through log q with the guide's
         # parameters held fixed. Both arrive at `gated`, and go on from there to the guide's parameters.
         gated = {name: value.clone() for name, value in z.items()}
-        log_p = log_prob(trace(model, x, self.num_particles, gated))  # (K, B)
+        log_p = log_prob(_joint(model, x, self.num_particles, gated))  # (K, B)
         leaves = {name: value.detach().requires_grad_() for name, value in z.items()}
         log_q = log_prob(_at(drawn, guide, x, leaves))  # (K, B)
         weights = (log_p - log_q).detach().softmax(0)
@@ -112,7 +113,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         for value, dq in zip(
             gated.values(), torch.autograd.grad((weights * log_q).sum(), [*leaves.values()]), strict=True
         ):
-            surrogate = surrogate - (dq * value).flatten(2).sum(-1).sum(0)
+            surrogate = surrogate - (dq * value).reshape(*weights.shape, -1).sum((0, -1))
             if self.gradient == "dreg" and value.requires_grad:
                 value.register_hook(
                     lambda gradient: gradient * weights.reshape(weights.shape + (1,) * (gradient.dim() - 2))
@@ -154,7 +155,8 @@ class KLWeightedELBO(PerDatumELBO):
         steps: Gradients taken until now (t).
 
     Raises:
-        ValueError: From its methods, where ``analytic`` is asked for and there is no closed form.
+        ValueError: From its methods, as for :class:`ImportanceWeightedELBO`, and where ``analytic`` is asked for
+            and there is no closed form.
 
     Reference:
         Bowman et al. (2016), Generating Sentences from a Continuous Space, section 3.1; Kingma et al. (2016),
@@ -196,12 +198,13 @@ class KLWeightedELBO(PerDatumELBO):
         """Return each datum's weighted bound, (B,), in nats."""
         drawn = trace(guide, x, self.num_particles)
         z = _latents(drawn)
-        joint = trace(model, x, self.num_particles, z)
+        joint = _joint(model, x, self.num_particles, z)
         observed = log_prob(joint, [name for name, _ in sample_sites(joint) if name not in z])  # (K, B)
         kl = torch.cat(
             [_kl_terms(drawn.nodes[name], joint.nodes[name], self.analytic).mean(0) for name in z], dim=-1
         )  # (B, J)
-        kl = torch.where(kl.mean(0) > self.free_bits, kl, self.free_bits)
+        if self.free_bits:  # without, an estimate of the KL may well be negative
+            kl = torch.where(kl.mean(0) > self.free_bits, kl, self.free_bits)
         weight = self.kl_weight * min(1.0, self.steps / self.warmup_steps if self.warmup_steps else 1.0)
         return observed.mean(0) - weight * kl.sum(-1)
 
@@ -209,6 +212,8 @@ class KLWeightedELBO(PerDatumELBO):
 def _kl_terms(q_site: Any, p_site: Any, analytic: bool) -> Tensor:
     """Return log q(z) - log p(z), or its expectation, for each factor that both have, (K, B, J)."""
     q, p, z = q_site["fn"], p_site["fn"], q_site["value"]
+    if q_site["mask"] is not None or p_site["mask"] is not None:
+        raise ValueError(f"latent site {q_site['name']!r} has a mask; KLWeightedELBO takes none, Trace_ELBO does")
     factorised = all(isinstance(d, Independent) and d.reinterpreted_batch_ndims == 1 for d in (q, p))
     if factorised:
         q, p = q.base_dist, p.base_dist
@@ -251,20 +256,33 @@ def check_objective(objective: ELBO, model: Callable, guide: Callable, x: Tensor
 
 
 def _latents(drawn: poutine.Trace) -> dict[str, Tensor]:
-    """Return the guide's draws, all of them reparameterised, unscaled and in the data plate."""
-    values = {}
-    for name, site in sample_sites(drawn):
+    """Return the guide's draws, all of them reparameterised."""
+    for name, site in sample_sites(_per_datum(drawn)):
         if not site["fn"].has_rsample:
             raise ValueError(
                 f"latent site {name!r}, {_family(site['fn'])}, can't be reparameterised; "
                 "use Trace_ELBO or TraceEnum_ELBO"
             )
+    return {name: site["value"] for name, site in sample_sites(drawn)}
+
+
+def _joint(model: Callable, x: Tensor, num_samples: int, z: dict[str, Tensor]) -> poutine.Trace:
+    """Run the model at the guide's draws, which have to be all of its latent sites."""
+    joint = _per_datum(trace(model, x, num_samples, z))
+    latent = {name for name, site in sample_sites(joint) if name in z or not site["is_observed"]}
+    if latent != z.keys():
+        raise ValueError(f"the model has the latent sites {sorted(latent)}, but the guide has {sorted(z)}")
+    return joint
+
+
+def _per_datum(ran: poutine.Trace) -> poutine.Trace:
+    """Return the trace, all of whose sites are in the data plate and count once."""
+    for name, site in sample_sites(ran):
         if site["scale"] != 1.0:
-            raise ValueError(f"latent site {name!r} has the scale {site['scale']}; this objective takes none")
+            raise ValueError(f"site {name!r} has the scale {site['scale']}; this objective takes none")
         if len(site["cond_indep_stack"]) < 2:
-            raise ValueError(f"latent site {name!r} is outside of the data plate, where bounds can't be per datum")
-        values[name] = site["value"]
-    return values
+            raise ValueError(f"site {name!r} is outside of the data plate, where bounds can't be per datum")
+    return ran
 
 
 def _family(distribution: Any) -> str:

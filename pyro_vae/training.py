@@ -97,6 +97,10 @@ class Training:
             raise ValueError(f"patience={patience} needs validation data to stop by, but none came")
 
         self.device = resolve_device(device)
+        with own_seed(seed, device=self.device):
+            vae.likelihood.check(x if draw is None else draw(x[:1000]))
+        if validation is not None:
+            vae.likelihood.check(validation)
         self.vae = vae.to(self.device)
         self.x = x.to(self.device)
         self.draw = draw or _as_it_is
@@ -154,6 +158,7 @@ class Training:
         # The data were checked once; checking each batch again would only cost time.
         with (
             own_seed(self.seed, self.epoch + 1, device=self.device),
+            pyro.get_param_store().scope(),  # the parameters are the VAE's own; Pyro's store is global
             pyro.validation_enabled(False),
             warnings.catch_warnings(),
         ):
@@ -180,7 +185,8 @@ class Training:
         with own_seed(self.seed, device=self.device):
             probe = self.probe_draw(self.probe)
         self.evaluated.eval()
-        terms = elbo_terms(self.evaluated.model, self.evaluated.guide, probe, seed=self.seed)
+        with pyro.get_param_store().scope():
+            terms = elbo_terms(self.evaluated.model, self.evaluated.guide, probe, seed=self.seed)
         reconstruction, kl = (term.mean().item() for term in terms)
         row = {
             "epoch": self.epoch,

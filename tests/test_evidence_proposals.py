@@ -122,6 +122,21 @@ def test_laplace_is_exact_for_gaussians():
     torch.testing.assert_close(fitted.loc, posterior.mean, atol=1e-3, rtol=0)
 
 
+def test_laplace_keeps_the_covariance_between_sites():
+    exact = linear_gaussian(z_dim=3)
+    x = data_of(exact, 4)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(()), 1))
+            b = pyro.sample("b", dist.Normal(x.new_zeros(2), 1).to_event(1))
+            loc = torch.cat([a.unsqueeze(-1), b], -1) @ exact.weight.T + exact.bias
+            pyro.sample("x", dist.Normal(loc, exact.scale).to_event(1), obs=x)
+
+    weights = log_weights(model, laplace(model, prior(model), x, steps=1000, seed=0), x, num_samples=100, seed=0)
+    torch.testing.assert_close(weights, exact.log_evidence(x).expand(100, 4), atol=1e-3, rtol=0)
+
+
 def test_refined_finds_the_posterior():
     exact = linear_gaussian(z_dim=3)
     x = data_of(exact, 5)

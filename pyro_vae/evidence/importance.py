@@ -175,6 +175,9 @@ class Sampler:
         self.rows = min(num_data(x), max(min(_MIN_ROWS, self.pairs), self.pairs // num_samples))
         self.chunk_size = default_chunk_size(model, x) if chunk_size is None else chunk_size
         check_count(chunk_size=self.chunk_size)
+        # glibc gives freed memory back to the system above a threshold, and every chunk would fault its pages
+        # in again, at a third of the speed. Freeing almost 32 MB once, untouched, raises the threshold.
+        torch.empty(2**25 - 2**18, dtype=torch.uint8)
         reseed(seeds)
         self.latents = check_program(model, guide, x)
 
