@@ -1,6 +1,7 @@
 """What the command lines share: a parser with one-line errors, and the exit statuses."""
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ def command(main: Callable[..., Any]) -> Callable[..., None]:
     def wrapped(argv: list[str] | None = None) -> None:
         try:
             main(argv)
+        except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ValueError, OSError) as error:
             fail(_one_line(_describe(error)))
         except ArithmeticError as error:
@@ -59,6 +62,7 @@ _PLAINER = (
     (r"Expected (?:a )?dot import path string: [^\s;]+", "expected a part of this package, or module.Class"),
     (r"collections\.abc\.Sequence", "list, such as [400]"),
     (r"Expected (?:a )?", "expected "),
+    (r"No module named '([\w.]+)'", r"no module \1 is in the current folder or installed"),
     (r"Option '(\w+)' is not accepted", r"there is no option \1"),
 )
 

@@ -67,8 +67,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
     The model's parameters always follow :math:`\sum_k \tilde w_k \nabla \log p(x, z_k)`.
 
     Args:
-        num_particles: K. With one, the bound is the ELBO.
-        gradient: Of the guide's parameters.
+        num_particles: Samples of z for each datum, K. With one, the bound is the ELBO.
+        gradient: How to estimate the gradient with respect to the guide's parameters.
 
     Raises:
         ValueError: From its methods, for a latent site that can't be reparameterised, and for any site

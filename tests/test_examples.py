@@ -1,0 +1,40 @@
+"""Every example runs, in a folder of its own, and leaves nothing in the project's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path, tmp_path):
+    before = set(path.parent.rglob("*"))
+    result = subprocess.run(
+        [sys.executable, path, "--epochs", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+    figures = [float(figure) for figure in re.findall(r"-?\d+\.\d+", result.stdout)]
+    assert figures, "it prints no figures"
+    assert not re.search(r"\b(nan|inf)\b", result.stdout)
+    assert set(path.parent.rglob("*")) == before
+
+
+def test_there_are_examples():
+    assert {"walkthrough", "swap_prior", "own_likelihood", "two_layers"} <= {path.stem for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_says_what_it_is(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith('"""')
+    assert f"python examples/{path.name}" in path.read_text()
