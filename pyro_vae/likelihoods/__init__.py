@@ -1,6 +1,7 @@
 """Likelihoods p(x|z), one file each."""
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli as Bernoulli
+from pyro_vae.likelihoods.beta_binomial import BetaBinomial as BetaBinomial
 from pyro_vae.likelihoods.binomial import Binomial as Binomial
 from pyro_vae.likelihoods.bits import bits_per_dimension as bits_per_dimension
 from pyro_vae.likelihoods.categorical import Categorical as Categorical
