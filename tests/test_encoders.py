@@ -51,7 +51,8 @@ def test_full_rank_normal_takes_locations_then_the_cholesky_factor():
     outputs = torch.tensor([1.0, 2.0, 3.0, 0.1, 0.2, 0.3, 4.0, 5.0, 6.0], dtype=torch.float64)
     q = FullRankNormal(nn.Identity(), z_dim=3)(outputs)
     diagonal = outputs[3:6].exp()
-    factor = torch.tensor([[diagonal[0], 0, 0], [4, diagonal[1], 0], [5, 6, diagonal[2]]], dtype=torch.float64)
+    unit = torch.tensor([[1, 0, 0], [4, 1, 0], [5, 6, 1]], dtype=torch.float64)
+    factor = diagonal[:, None] * unit
     torch.testing.assert_close(q.scale_tril, factor)
     z = torch.randn(7, 3, dtype=torch.float64)
     expected = stats.multivariate_normal([1, 2, 3], factor @ factor.T).logpdf(z)

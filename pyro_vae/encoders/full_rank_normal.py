@@ -9,13 +9,16 @@ from pyro_vae.networks import bounded_exp
 
 
 class FullRankNormal(Encoder):
-    r"""A Gaussian with any covariance, :math:`q(z|x) = N(z; \mu(x), L(x) L(x)^\top)`.
+    r"""A Gaussian with any covariance.
 
-    L is lower triangular with a positive diagonal, so that it is the Cholesky factor of the covariance.
+    .. math:: q(z|x) = N(z; \mu(x), L(x) L(x)^\top), \quad L = \mathrm{diag}(\sigma) (I + A)
+
+    A is strictly lower triangular, so that L is the Cholesky factor of the covariance. Its entries are in units of
+    :math:`\sigma`: as that shrinks in training, the noise that they add to z shrinks along.
 
     Args:
-        network: Maps x, (..., D), to :math:`\mu`, the logarithm of the diagonal of L and the rows
-            of L below it, (..., 2 z_dim + z_dim (z_dim - 1) / 2).
+        network: Maps x, (..., D), to :math:`\mu`, :math:`\log\sigma` and the rows of A below its diagonal,
+            (..., 2 z_dim + z_dim (z_dim - 1) / 2).
         z_dim: Number of latent dimensions.
 
     Raises:
@@ -48,8 +51,9 @@ class FullRankNormal(Encoder):
                 f"network has to put out {self.num_outputs(self.z_dim)} numbers for each datum, "
                 f"not {outputs.shape[-1]}; give it a last layer of FullRankNormal.num_outputs({self.z_dim})"
             )
-        loc, log_diagonal, below = outputs.tensor_split((self.z_dim, 2 * self.z_dim), dim=-1)
-        scale_tril = bounded_exp(log_diagonal).diag_embed()  # (..., z_dim, z_dim)
+        loc, log_scale, below = outputs.tensor_split((self.z_dim, 2 * self.z_dim), dim=-1)
+        scale = bounded_exp(log_scale)
+        scale_tril = scale.diag_embed()  # (..., z_dim, z_dim)
         rows, columns = torch.tril_indices(self.z_dim, self.z_dim, offset=-1, device=outputs.device)
-        scale_tril[..., rows, columns] = below
+        scale_tril[..., rows, columns] = scale[..., rows] * below
         return dist.MultivariateNormal(loc, scale_tril=scale_tril)
