@@ -7,6 +7,8 @@ import torch
 
 from pyro_vae.evidence import (
     defensive,
+    gaussian,
+    importance,
     khat_threshold,
     laplace,
     log_evidence,
@@ -210,3 +212,19 @@ def test_refusals_name_what_is_wrong():
         with pytest.raises(ValueError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_proposal_does_not_know_the_draws_that_weigh_it(monkeypatch):
+    """Fitted and weighed with the same seed, it must not see the same noise twice: that would raise the estimate."""
+    seeds = {gaussian: [], importance: []}
+    for module, seen in seeds.items():
+
+        def recorded(generator, seen=seen, reseed=module.reseed):
+            reseed(generator)
+            seen.append(torch.initial_seed())
+
+        monkeypatch.setattr(module, "reseed", recorded)
+    proposal = refined(EXACT.model, EXACT.guide, X, steps=2, seed=0)
+    log_weights(EXACT.model, proposal, X, num_samples=2, seed=0)
+    assert seeds[gaussian]
+    assert not set(seeds[gaussian]) & set(seeds[importance])

@@ -10,9 +10,12 @@ from torch import Tensor
 from pyro_vae.evidence.checks import check_count, check_data, check_program
 from pyro_vae.evidence.importance import default_chunk_size
 from pyro_vae.evidence.latents import Latents
-from pyro_vae.evidence.program import Data, Program, arguments, draw, log_density, num_data, quiet, reseed, take
+from pyro_vae.program import Data, Program, arguments, draw, log_density, num_data, quiet, reseed, take
 
 Progress = Callable[[int, int], None]
+
+# What is added to the seed of an estimate to get that of a proposal.
+_NOISE_OF_FITS = 20190104
 
 
 class GaussianProposal:
@@ -232,6 +235,8 @@ def _fit_each(
     """Run ``fit`` on blocks of data, from the guide's location and scale."""
     check_data(model, x)
     with quiet(model, x, seed, guide) as seeds:
+        # Other noise than that of an estimate with the same seed: a proposal must not know the draws that weigh it.
+        seeds.manual_seed(seeds.initial_seed() + _NOISE_OF_FITS)
         reseed(seeds)
         check_program(model, guide, x)
         latents = Latents(model, x)
