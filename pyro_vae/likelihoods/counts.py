@@ -26,7 +26,7 @@ class Counts(Likelihood):
 
     def __init__(self, exposure: float | list[float] = 1.0):
         super().__init__()
-        if not (torch.as_tensor(exposure) > 0).all():
+        if not all(e > 0 for e in (exposure if isinstance(exposure, list) else [exposure])):
             raise ValueError(f"exposure must be positive, not {exposure}")
         self.register_buffer("exposure", torch.as_tensor(exposure, dtype=torch.get_default_dtype()), persistent=False)
 
