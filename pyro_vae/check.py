@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from pyro_vae import data, derivation, train
+from pyro_vae import derivation, train
 from pyro_vae.checkpoint import load
 from pyro_vae.cli import Parser, command
 from pyro_vae.encoders import DiagonalNormal
@@ -35,7 +34,6 @@ from pyro_vae.evidence.result import Evidence
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
-from pyro_vae.run_folder import CONFIG
 from pyro_vae.vae import VAE
 
 ROUNDING = 1e-10  # the largest relative difference between two exact values
@@ -743,10 +741,7 @@ def _difference(left: Estimate, right: Estimate) -> tuple[float, float]:
 
 def load_run(run: str, num: int = 32) -> tuple[VAE, Tensor]:
     """Return a run's model and the first of its test data."""
-    config = train.parser().parse_args(["--config", str(Path(run) / CONFIG)])
-    vae = load(run)
-    source = {name: config[name] for name in ("validation", "test", "levels", "data_dir")}
-    return vae, data.load(config.data, pixels=config.pixels or vae.likelihood.pixels, **source).test[:num]
+    return load(run), train.run_data(run).test[:num]
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -44,8 +44,8 @@ def check_new(run: Path, overwrite: bool) -> None:
 def create(run: Path, config: str) -> None:
     """Make the run folder, with the configuration in it and nothing of an earlier run."""
     run.mkdir(parents=True, exist_ok=True)
-    for name in (MODEL, STATE, METRICS, SUMMARY, *PICTURES):
-        (run / name).unlink(missing_ok=True)
+    for path in (*(run / name for name in (MODEL, STATE, METRICS, SUMMARY, *PICTURES)), *run.glob("evaluation*.*")):
+        path.unlink(missing_ok=True)
     write_file(run / CONFIG, config)
 
 

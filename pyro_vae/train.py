@@ -125,6 +125,19 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     return dataset, vae, training
 
 
+def run_data(run: str | os.PathLike) -> Data:
+    """Load the data of a run: the same splits, in the form that it was trained on.
+
+    Raises:
+        FileNotFoundError: When it is no run folder, or its data are gone.
+    """
+    path = Path(run) / run_folder.CONFIG
+    if not path.exists():
+        raise FileNotFoundError(f"{run} is no run folder (it holds no {run_folder.CONFIG})")
+    config = parser().parse_args(["--config", str(path)])
+    return data.load(**{name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")})
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Train, and leave a run folder."""

@@ -1,7 +1,7 @@
 """Data sets in memory, as one tensor for each split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
 from pyro_vae.data.source import Source
 
-__all__ = ["KNOWN", "SPLIT_SEED", "Data", "load"]
+__all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
 
 # The order in which a user's own data are split is that of this seed.
 SPLIT_SEED = 20190103
@@ -124,6 +124,47 @@ def load(
         labels=labels,
         columns=source.columns,
     )
+
+
+def read(data: str, *, pixels: str, levels: int | None = None, data_dir: str | None = None) -> Source:
+    """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
+
+    Args:
+        data: A name or a path, as for :func:`load`. A test set that comes with it follows its training data.
+        pixels: The form, as for :func:`load`.
+        levels: The number of grey levels. Values that all lie in [0, 1] already are taken as they are where the
+            form is binarized, threshold or grey, unless the format itself has levels.
+        data_dir: The folder that mnist and its relatives are kept in.
+
+    Returns:
+        The data ``x``, (N, D) float32, with the ``shape`` of one datum and labels ``y`` where known. A random form
+        is drawn once, by the seed of the test data: the values are the same in every run.
+
+    Raises:
+        ValueError: If the data do not fit the form: which, what came, and the way out.
+        FileNotFoundError: If the data are not there.
+
+    Example:
+        >>> read("digits", pixels="binarized").x.shape
+        torch.Size([1797, 64])
+    """
+    _check_arguments(pixels, levels)
+    source = _read(data, data_dir)
+    x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
+    in_unit_interval = bool(x.min() >= 0 and x.max() <= 1)
+    if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
+        raise ValueError(
+            f"data={data!r}: expected {levels} grey levels, but it has {source.levels}; rescale it to as many levels"
+        )
+    levels = source.levels or levels
+    if source.levels is None and in_unit_interval and pixels in ("binarized", "threshold", "grey"):
+        levels = None
+    _pixels.check(data, x, pixels, levels)
+    x = _pixels.draw_once(_pixels.prepare(x, pixels, levels), pixels, levels, _pixels.TEST_SEED)
+    labels = source.y
+    if labels is not None and source.x_test is not None:
+        labels = None if source.y_test is None else torch.cat([labels, source.y_test])
+    return replace(source, x=x, y=labels, x_test=None, y_test=None, levels=levels)
 
 
 def _check_arguments(pixels: str | None, levels: int | None) -> None:

@@ -1,0 +1,323 @@
+"""Estimate log P(X) of a run's data, or of your own: ``python -m pyro_vae.evaluate RUN``."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from pyro_vae import data
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.evaluation_report import (
+    CURVE_EXAMPLES,
+    Estimate,
+    Examples,
+    by_example,
+    draw,
+    reference,
+    show,
+    size,
+    summarize,
+    to_netcdf,
+)
+from pyro_vae.evidence import ais, bidirectional, defensive, laplace, log_evidence, log_weights, refined, widened
+from pyro_vae.evidence.checks import check_count, check_data
+from pyro_vae.program import Program
+from pyro_vae.train import run_data
+from pyro_vae.training import resolve_device
+from pyro_vae.vae import VAE
+
+ANNEALING = {"num_temperatures": 1000, "num_chains": 16, "num_leapfrog": 10}
+# The options of each estimator and proposal, with their defaults; those of another one are refused.
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "importance": {
+        "num_samples": 1000,
+        "proposal": "encoder",
+        "target_se": None,
+        "target_khat": None,
+        "max_num_samples": None,
+    },
+    "ais": ANNEALING,
+    "bidirectional": ANNEALING,
+}
+PROPOSALS: dict[str, dict[str, Any]] = {
+    "encoder": {},
+    "widened": {"factor": 1.2},
+    "defensive": {"fraction": 0.1},
+    "refined": {"steps": 200, "num_particles": 8, "learning_rate": 0.05, "full_rank": False},
+    "laplace": {"steps": 200, "learning_rate": 0.05},
+}
+SLOW_EXAMPLES = 100  # how many AIS takes where the user doesn't say
+ELBO_SAMPLES = 100  # for each example, where the estimate itself doesn't give the encoder's ELBO
+MAX_KEPT = 5000  # samples for each example, where all are kept: in the plot of the bound and for ArviZ
+
+
+def parser() -> Parser:
+    """Return the parser. What it leaves at None has its default in ``ESTIMATORS`` and ``PROPOSALS``."""
+    parser = Parser(prog="python -m pyro_vae.evaluate", description="Estimate log P(X), with an error bar.")
+    add = parser.add_argument
+    add("run", help="A run folder.")
+    add("--split", type=Literal["test", "validation", "train"] | None, help="Which of the run's data. Default: test.")
+    add("--data", type=str | None, help="Your own: a file, folder or name as for training. All of it, in its order.")
+    add("--levels", type=int | None, help="The number of grey levels of your own data. Default: the run's.")
+    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
+    add("--max_examples", type=int | None, help="Only the first so many. Default: all; with AIS 100.")
+    add(
+        "--estimator",
+        type=Literal[tuple(ESTIMATORS)],
+        default="importance",
+        help="importance: importance sampling; ais: annealed importance sampling, the slow reference; "
+        "bidirectional: bounds from both sides, on data simulated from the model.",
+    )
+    add("--num_samples", type=int | None, help="importance: samples K for each example. Default: 1000.")
+    add(
+        "--proposal",
+        type=Literal[tuple(PROPOSALS)] | None,
+        help="importance: what is sampled from. encoder (default): its q(z|x); widened: q with larger deviations; "
+        "defensive: q mixed with the prior; refined: q fitted further to each example; laplace: Gaussian at each mode.",
+    )
+    add("--target_se", type=float | None, help="importance: double K where the standard error is above this, in nats.")
+    add("--target_khat", type=float | None, help="importance: double K where k-hat is above this.")
+    add("--max_num_samples", type=int | None, help="importance: where the doubling ends. Default: 64 times K.")
+    add("--factor", type=float | None, help="widened: factor on the deviations. Default: 1.2.")
+    add("--fraction", type=float | None, help="defensive: the prior's part. Default: 0.1.")
+    add("--steps", type=int | None, help="refined, laplace: gradient steps. Default: 200.")
+    add("--num_particles", type=int | None, help="refined: samples for each gradient. Default: 8.")
+    add("--learning_rate", type=float | None, help="refined, laplace: in units of q's deviations. Default: 0.05.")
+    add("--full_rank", action="store_true", default=None, help="refined: fit a full covariance.")
+    add("--num_temperatures", type=int | None, help="ais, bidirectional: Default: 1000.")
+    add("--num_chains", type=int | None, help="ais, bidirectional: for each example. Default: 16.")
+    add("--num_leapfrog", type=int | None, help="ais, bidirectional: steps between two temperatures. Default: 10.")
+    add("--seed", type=int, default=0, help="Of the random numbers.")
+    add("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU where there is one.')
+    add(
+        "--name",
+        type=str | None,
+        metavar="NAME",
+        help="Write evaluation-NAME.* rather than evaluation.*; of --data: its own.",
+    )
+    add("--overwrite", action="store_true", help="Replace the files of an earlier evaluation.")
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate a run, and leave the files in its folder."""
+    args = complete(parser().parse_args(argv))
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    if (run / f"{args.name}.json").exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
+        )
+    examples = read_examples(args, run, vae)
+    check_data(vae.model, examples.x)
+    _introduce(args, vae, examples, device)
+    start = time.monotonic()
+    try:
+        estimate = evaluate(vae, examples.x.to(device), args)
+        num_kept = min(args.num_samples or ESTIMATORS["importance"]["num_samples"], MAX_KEPT)
+        bounds = bound_against_k(vae, estimate, num_kept, args.seed)
+        arviz_file = to_netcdf(vae, estimate, num_kept, args.seed)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written")
+        raise SystemExit(130) from None
+    facts = {"seed": args.seed, "device": str(device), "seconds": round(time.monotonic() - start, 3)}
+    summary = summarize(vae, examples, estimate, reference(run, estimate.result) if args.data else None) | facts
+    # The summary goes first and comes last: where it is, it belongs to the other files.
+    (run / f"{args.name}.json").unlink(missing_ok=True)
+    write_file(run / f"{args.name}.csv", by_example(examples, estimate, summary))
+    write_file(run / f"{args.name}.nc", arviz_file)
+    draw(run / f"{args.name}.png", vae, estimate, bounds, summary)
+    write_file(run / f"{args.name}.json", json.dumps(summary, indent=2) + "\n")
+    show(estimate, summary)
+    print(f"run folder  {run}  ({args.name}.json, .csv for each example, .nc for ArviZ, .png)")
+
+
+def complete(args: Namespace) -> Namespace:
+    """Fill in the defaults, and refuse options that would have no effect.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    proposal = args.proposal or "encoder"
+    wanted = ESTIMATORS[args.estimator] | (PROPOSALS[proposal] if args.estimator == "importance" else {})
+    for options, kind, chosen in ((ESTIMATORS, "estimator", args.estimator), (PROPOSALS, "proposal", proposal)):
+        for option in {option for of_one in options.values() for option in of_one} - wanted.keys():
+            if args[option] is not None:
+                owners = " or ".join(name for name, of_one in options.items() if option in of_one)
+                raise ValueError(f"--{option} belongs to --{kind} {owners}, not {chosen}; leave it out")
+    for option, default in wanted.items():
+        args[option] = default if args[option] is None else args[option]
+        if isinstance(default, int) and not isinstance(default, bool):
+            check_count(**{option: args[option]})
+    for option in ("target_se", "target_khat"):
+        if args[option] is not None and not args[option] > 0:
+            raise ValueError(f"--{option} must be above 0, got {args[option]:g}")
+    if args.max_num_samples is not None and args.target_se is None and args.target_khat is None:
+        raise ValueError("--max_num_samples belongs to --target_se or --target_khat; leave it out, or add one of them")
+    if args.estimator == "bidirectional" and (args.split or args.data):
+        raise ValueError(
+            "--estimator bidirectional simulates its data from the model, since only there is an upper bound known; "
+            "leave out --split and --data, or use --estimator ais"
+        )
+    if args.data is not None and args.split is not None:
+        raise ValueError("--split is of the run's own data; leave it out with --data")
+    if args.max_examples is None and args.estimator != "importance":
+        args.max_examples = SLOW_EXAMPLES
+    if args.max_examples is not None:
+        check_count(max_examples=args.max_examples)
+    args.split = args.split or "test"
+    part = Path(args.data).stem if args.name is None and args.data is not None else args.name
+    if part is not None and Path(part).name != part:
+        raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
+    args.name = "evaluation" if part is None else f"evaluation-{part}"
+    return args
+
+
+def read_examples(args: Namespace, run: Path, vae: VAE) -> Examples:
+    """Read what is to be evaluated, in the form that the run was trained on."""
+    kept = slice(args.max_examples)
+    if args.data is None:
+        dataset = run_data(run)
+        x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[args.split]
+        if len(x) == 0:
+            raise ValueError(f"--split {args.split}: the run has no such data; evaluate another split")
+        if args.split == "train" and dataset.draw is not None:
+            with torch.random.fork_rng([]):
+                torch.manual_seed(args.seed)
+                x = dataset.draw(x)
+        labels = None if dataset.labels is None else dataset.labels[args.split][kept]
+        split = "simulated" if args.estimator == "bidirectional" else args.split
+        return Examples(x[kept], split, dataset.name, None if split == "simulated" else labels)
+    config = vae.config or {}
+    source = data.read(
+        args.data, pixels=config["pixels"], levels=args.levels or config["levels"], data_dir=args.data_dir
+    )
+    if source.x.shape[1] != math.prod(config["x_shape"]):
+        raise ValueError(
+            f"--data {args.data} holds examples of {size(source.shape)}, but the run was trained on "
+            f"{size(config['x_shape'])}; bring them to that size"
+        )
+    return Examples(source.x[kept], "all", args.data, None if source.y is None else source.y[kept])
+
+
+def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
+    """Estimate log P(x), and the encoder's ELBO beside it."""
+    options = {name: args[name] for name in ESTIMATORS[args.estimator]}
+    if args.estimator == "importance":
+        proposal = propose(vae, x, args)
+        wanted = {name: value for name, value in options.items() if name != "proposal"}
+        options |= {name: args[name] for name in PROPOSALS[args.proposal]}
+        with _progress("log P(X)") as progress:
+            result = log_evidence(vae.model, proposal, x, **wanted, seed=args.seed, progress=progress)
+        elbo = result.elbo if args.proposal == "encoder" else _elbo(vae, x, args.seed)
+        return Estimate(args.estimator, options, x, result, elbo, proposal)
+    with _progress("annealing") as progress:
+        if args.estimator == "ais":
+            result, upper = ais(vae.model, x, **options, seed=args.seed, progress=progress), None
+        else:
+            bounds = bidirectional(vae.model, x, **options, seed=args.seed, progress=progress)
+            x, result, upper = bounds.x, bounds.lower, bounds.upper
+    return Estimate(args.estimator, options, x, result, _elbo(vae, x, args.seed), vae.guide, upper)
+
+
+def _elbo(vae: VAE, x: Tensor, seed: int) -> Tensor:
+    return log_evidence(vae, x, num_samples=ELBO_SAMPLES, seed=seed).elbo
+
+
+def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
+    """Return the proposal that the options name, fitted to the data where it is one for each of them."""
+    options = {name: args[name] for name in PROPOSALS[args.proposal]}
+    if args.proposal == "widened":
+        return widened(vae.guide, **options)
+    if args.proposal == "defensive":
+        return defensive(vae.model, vae.guide, **options)
+    if args.proposal in ("refined", "laplace"):
+        fit = refined if args.proposal == "refined" else laplace
+        with _progress("fitting q") as progress:
+            # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
+            return fit(vae.model, vae.guide, x, **options, seed=args.seed + 1, progress=progress)
+    return vae.guide
+
+
+def bound_against_k(
+    vae: VAE, estimate: Estimate, num_samples: int, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    r"""Return the mean of :math:`\log \frac1K \sum_k w_k` for K = 1, 2, 4, …, by the name of the proposal."""
+    ks = sorted({2**i for i in range(int(math.log2(num_samples)) + 1)} | {num_samples})
+    proposals: dict[str, Program] = {"encoder": vae.guide}
+    proposals[estimate.options.get("proposal", "encoder")] = estimate.proposal
+    curves = {}
+    for name, proposal in proposals.items():
+        log_w = log_weights(vae.model, proposal, estimate.x[:CURVE_EXAMPLES], num_samples=num_samples, seed=seed)
+        # Over as many groups of K as there are.
+        groups = [log_w[: num_samples // k * k].double().unflatten(0, (-1, k)) for k in ks]
+        means = [(group.logsumexp(1) - math.log(k)).mean().item() for k, group in zip(ks, groups, strict=True)]
+        curves[name] = np.array(ks), np.array(means)
+    return curves
+
+
+def _introduce(args: Namespace, vae: VAE, examples: Examples, device: torch.device) -> None:
+    config = vae.config or {}
+    names = {part: config[part]["class_path"].rpartition(".")[2] for part in ("prior", "encoder", "likelihood")}
+    kind = "" if examples.split in ("all", "simulated") else f"{examples.split} "
+    what = f"{len(examples.x):,} {kind}examples of {size(config['x_shape'])}, {config['pixels']}"
+    print(f"data        {f'{what}, simulated' if examples.split == 'simulated' else f'{examples.name}: {what}'}")
+    print(
+        f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
+        f"{config['latent_dim']} latent dimensions"
+    )
+    if args.estimator == "importance":
+        proposal = "the encoder" if args.proposal == "encoder" else f"the {args.proposal} proposal"
+        how = f"importance sampling, {args.num_samples:,} samples for each example from {proposal}"
+    else:
+        name = "annealed importance sampling" if args.estimator == "ais" else "bidirectional Monte Carlo"
+        how = f"{name}, {args.num_temperatures:,} temperatures, {args.num_chains} chains for each example"
+    print(f"estimator   {how}, on {device}")
+    if args.estimator != "importance":
+        # Four chains tune the step sizes; the others go once, or back as well.
+        passes = min(4, args.num_chains) + args.num_chains * (2 if args.estimator == "bidirectional" else 1)
+        gradients = len(examples.x) * passes * args.num_temperatures * (args.num_leapfrog + 1)
+        print(f"work        about {_rounded(gradients)} gradients of log p(x, z); --max_examples makes it less")
+
+
+def _rounded(number: int) -> str:
+    for unit, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return str(number)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done: a bar on a terminal, a few plain lines elsewhere."""
+    console = Console(highlight=False)
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task, shown = bar.add_task(f"{what:<12}", total=None), 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        bar.update(task, completed=done, total=total)
+        fifth = 5 * done // total
+        if not console.is_terminal and fifth > shown:
+            print(f"{what:<12}{20 * fifth:3} %", flush=True)
+            shown = fifth
+
+    with bar:
+        yield report
+
+
+if __name__ == "__main__":
+    main()

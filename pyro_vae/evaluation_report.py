@@ -1,0 +1,367 @@
+"""What an evaluation says: figures of the set and of each example, for people, for scripts and for ArviZ."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from pyro_vae import plotting
+from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
+from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
+from pyro_vae.evidence.result import standard_error
+from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.program import Program
+from pyro_vae.vae import VAE
+
+ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc
+CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against K
+LOWEST = 0.01  # the quantile below which an example of the user's own is called unlikely
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is evaluated: data (N, D), where they come from, and their labels, (N,), if known."""
+
+    x: Tensor
+    split: str
+    name: str
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Evidence for each of the data ``x``, (N, D), and what belongs beside it.
+
+    Attributes:
+        estimator: "importance", "ais" or "bidirectional".
+        options: Those of the estimator, and of the proposal.
+        x: The data: those of the user, or simulated from the model.
+        result: The estimates of log P(x).
+        elbo: The encoder's ELBO, (N,): with another proposal, ``result.elbo`` is that one's.
+        proposal: The guide that was sampled from; of AIS, the encoder.
+        upper: Upper bounds on log P(x), (N,), where there are any.
+    """
+
+    estimator: str
+    options: Mapping[str, Any]
+    x: Tensor
+    result: Evidence
+    elbo: Tensor
+    proposal: Program
+    upper: Tensor | None = None
+
+
+def summarize(
+    vae: VAE, examples: Examples, estimate: Estimate, compared: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the figures of the whole set. What is not finite, or not known, is None.
+
+    Args:
+        vae: The model.
+        examples: What was asked for.
+        estimate: What came out.
+        compared: Of the user's own data, what :func:`reference` says.
+    """
+    result, config = estimate.result, vae.config or {}
+    options = {name: value for name, value in estimate.options.items() if value is not None}
+    num_samples = options.pop("num_samples", options.get("num_chains"))
+    summary: dict[str, Any] = {
+        "split": examples.split,
+        "data": examples.name,
+        "pixels": config.get("pixels"),
+        "num_examples": len(estimate.x),
+        "num_samples": num_samples,
+        "estimator": estimate.estimator,
+        **options,
+        "log_evidence": result.mean,
+        "log_evidence_se": result.mean_se,
+        "log_evidence_mc_se": result.mean_mc_se,
+        "elbo": estimate.elbo.mean().item(),
+        "elbo_se": standard_error(estimate.elbo),
+        "gap": (result.log_evidence - estimate.elbo).mean().item(),
+        "ess": {"median": result.ess.median().item(), "min": result.ess.min().item()},
+        "khat": _khat(result),
+    }
+    if estimate.upper is not None:
+        gap = estimate.upper - result.log_evidence
+        summary["upper_bound"] = {"mean": estimate.upper.mean().item(), "se": standard_error(estimate.upper)}
+        summary["bounds_gap"] = {"mean": gap.mean().item(), "se": standard_error(gap), "max": gap.max().item()}
+    if estimate.estimator == "importance":
+        summary["proposal_elbo"] = result.elbo.mean().item()
+        summary["max_num_samples"] = int(result.num_samples.max())  # that were drawn
+        if options.keys() & {"target_se", "target_khat"}:
+            summary["failed"] = result.failed.tolist()
+    if examples.split != "simulated" and config.get("levels") and config["pixels"] in ("levels", "dequantized"):
+        levels = config["levels"] if config["pixels"] == "dequantized" else None
+        bits = bits_per_dimension(result.log_evidence, estimate.x[0].numel(), levels)
+        summary["bits_per_dimension"] = {"mean": bits.mean().item(), "se": standard_error(bits)}
+    if examples.split == "all":
+        summary["reference"] = compared
+    summary |= {
+        "units": "nats per example",
+        "protocol": _protocol(summary),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+    }
+    return _finite(summary)
+
+
+def _khat(result: Evidence) -> dict[str, float | None]:
+    """Summarize k-hat, of which nothing is known where there are too few weights for a tail."""
+    if result.khat.isinf().all():
+        return {"median": None, "max": None, "fraction_above_threshold": None, "threshold": None}
+    return {
+        "median": result.khat.median().item(),
+        "max": result.khat.max().item(),
+        "fraction_above_threshold": (~result.reliable).double().mean().item(),
+        "threshold": khat_threshold(int(result.num_samples.min())),
+    }
+
+
+def _protocol(summary: dict[str, Any]) -> str:
+    if summary["estimator"] == "importance":
+        how = (
+            f"log of the mean of K = {summary['num_samples']} importance weights for each example, drawn from the "
+            f"{summary['proposal']}{'' if summary['proposal'] == 'encoder' else ' proposal'}"
+        )
+        if summary["max_num_samples"] > summary["num_samples"]:
+            how += f", K doubled up to {summary['max_num_samples']} where a target was missed"
+    else:
+        how = (
+            f"log of the mean weight of {summary['num_chains']} annealed chains for each example, from the prior "
+            f"through {summary['num_temperatures']} temperatures by HMC with {summary['num_leapfrog']} leapfrog steps"
+        )
+    parts = [how, "in expectation a lower bound"]
+    if summary["split"] == "simulated":
+        parts.append("data simulated from the model")
+    elif summary["pixels"] in ("binarized", "dequantized"):
+        seeds = {"train": "the evaluation's seed", "validation": f"seed {VALIDATION_SEED}"}
+        parts.append(f"data {summary['pixels']} once with {seeds.get(summary['split'], f'seed {TEST_SEED}')}")
+    return "; ".join([*parts, "mean and standard error over examples"])
+
+
+def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
+    """Compare with what the run's own data got in an earlier evaluation; None if there was none."""
+    try:
+        earlier = json.loads((run / "evaluation.json").read_text())
+        with (run / "evaluation.csv").open(newline="") as file:
+            own = np.array([float(row["log_evidence"]) for row in csv.DictReader(file)])
+    except (OSError, ValueError, KeyError):
+        return None
+    if earlier.get("split") not in ("test", "validation") or len(own) == 0:
+        return None
+    lowest = float(np.quantile(own, LOWEST))
+    facts = {name: earlier[name] for name in ("split", "num_examples", "estimator", "num_samples")}
+    return facts | {
+        "quantile": LOWEST,
+        "log_evidence": lowest,
+        "num_below": int((result.log_evidence < lowest).sum()),
+    }
+
+
+def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) -> str:
+    """Return a row for each example, in their order, as CSV."""
+    result = estimate.result
+    columns: dict[str, Tensor] = {
+        "index": torch.arange(len(estimate.x)),
+        "log_evidence": result.log_evidence,
+        "se": result.se,
+        "ess": result.ess,
+        "khat": result.khat,
+        "elbo": estimate.elbo,
+        "gap": result.log_evidence - estimate.elbo,
+        "num_samples": result.num_samples,
+    }
+    if estimate.upper is not None:
+        columns["upper_bound"] = estimate.upper
+    if examples.labels is not None:
+        columns["label"] = examples.labels
+    if examples.split == "all":
+        columns["rank"] = result.log_evidence.argsort(stable=True).argsort() + 1  # 1 is the least likely
+        if summary["reference"] is not None:
+            columns["unlikely"] = (result.log_evidence < summary["reference"]["log_evidence"]).long()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+        writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
+    return text.getvalue()
+
+
+def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
+    """Return posterior draws, weights and diagnostics of the first examples, as ArviZ writes them to a file."""
+    fitting = max(1, ARVIZ_ELEMENTS // (ARVIZ_DRAWS * estimate.x[0].numel()))
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces its 1.x line
+        draws = to_arviz(
+            vae.model,
+            estimate.proposal,
+            estimate.x[: min(ARVIZ_EXAMPLES, fitting)],
+            num_samples=num_samples,
+            num_draws=ARVIZ_DRAWS,
+            seed=seed,
+        )
+        path = Path(folder) / "evaluation.nc"
+        draws.to_netcdf(str(path), engine="h5netcdf")
+        return path.read_bytes()
+
+
+def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[str, Any]) -> None:
+    """Draw the picture."""
+    result, shape = estimate.result, (vae.config or {}).get("x_shape", ())
+    threshold = None
+    if estimate.upper is not None:
+        quality, name = estimate.upper - result.log_evidence, "gap between the bounds, nats"
+    elif summary["khat"]["threshold"] is not None:
+        quality, name, threshold = result.khat, "k-hat of each example", summary["khat"]["threshold"]
+    else:
+        quality, name = result.se, "standard error of each example, nats"
+    part = slice(CURVE_EXAMPLES)
+    own, own_se = result.log_evidence[part].mean().item(), result.se[part].square().mean().item() ** 0.5
+    own_se /= len(result.se[part]) ** 0.5
+    few = "all" if len(result.se) <= CURVE_EXAMPLES else f"the first {CURVE_EXAMPLES}"
+    estimator = {"importance": "estimate", "ais": "AIS", "bidirectional": "AIS, from below"}[summary["estimator"]]
+    plotting.evidence(
+        result.log_evidence.cpu().numpy(),
+        path,
+        bounds=bounds,
+        level=(own, own_se, f"{estimator}, {few} examples"),
+        quality=quality.cpu().numpy(),
+        quality_name=name,
+        doubtful=(~result.reliable if threshold else torch.zeros_like(result.reliable)).cpu().numpy(),
+        threshold=threshold,
+        title=f"log P(X) of {summary['num_examples']:,} examples ({_what(summary)})",
+        images=estimate.x.reshape(-1, *shape).movedim(1, -1).cpu().numpy() if len(shape) == 3 else None,
+    )
+
+
+def show(estimate: Estimate, summary: dict[str, Any]) -> None:
+    """Print the figures as a table, and in words what they say."""
+    result = estimate.result
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=120, color_system=None)
+    table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False)
+    for name in ("nats per example", "mean", "std. error", "smallest", "median", "largest"):
+        table.add_column(name, justify="left" if name == "nats per example" else "right")
+    rows = {"log P(X)": result.log_evidence, "ELBO, encoder": estimate.elbo}
+    rows["KL[q(z|x) ‖ p(z|x)]"] = result.log_evidence - estimate.elbo
+    if estimate.upper is not None:
+        rows = {"log P(X), from above": estimate.upper, "log P(X), from below": result.log_evidence} | rows
+        del rows["log P(X)"]
+        rows["gap between both"] = estimate.upper - result.log_evidence
+    for name, values in rows.items():
+        figures = (values.mean().item(), standard_error(values), *_spread(values))
+        table.add_row(Text(name), *(f"{figure:.3f}" if math.isfinite(figure) else "" for figure in figures))
+    table.add_section()
+    samples = "" if result.num_samples.unique().numel() > 1 else f" of {int(result.num_samples[0]):,}"
+    for name, values, digits in (
+        ("Monte Carlo std. error", result.se, 3),
+        (f"effective samples{samples}", result.ess, 0),
+        ("Pareto k-hat", result.khat, 2),
+    ):
+        shown = (f"{value:,.{digits}f}" if math.isfinite(value) else "unknown" for value in _spread(values))
+        table.add_row(name, "", "", *shown)
+    print()
+    console.print(table)
+    if not console.is_terminal:  # there, the frame ends in a blank line
+        print()
+    for line in _words(estimate, summary):
+        print(line)
+
+
+def _spread(values: Tensor) -> tuple[float, float, float]:
+    return values.min().item(), values.median().item(), values.max().item()
+
+
+def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
+    """Yield what the figures say, line by line."""
+    result, khat = estimate.result, summary["khat"]
+    se = "" if summary["log_evidence_se"] is None else f" ± {summary['log_evidence_se']:.2f}"
+    monte_carlo = "" if summary["log_evidence_mc_se"] is None else f", {summary['log_evidence_mc_se']:.2g} Monte Carlo"
+    yield (
+        f"log P(X)    {summary['log_evidence']:.2f}{se} nats per example ({summary['num_examples']:,} examples"
+        f"{monte_carlo}; in expectation a lower bound)"
+    )
+    if "bits_per_dimension" in summary:
+        bits = summary["bits_per_dimension"]
+        error = "" if bits["se"] is None else f" ± {bits['se']:.3f}"
+        yield f"            {bits['mean']:.3f}{error} bits per dimension"
+    if "bounds_gap" in summary:
+        yield (
+            f"bounds      {summary['bounds_gap']['mean']:.3f} nats apart, at most {summary['bounds_gap']['max']:.3f}: "
+            "in expectation the error of either is no larger"
+        )
+    if khat["threshold"] is None:
+        if summary["estimator"] == "importance":
+            yield "k-hat       unknown: the weights are equal, or too few for a tail; 25 samples are needed"
+    elif khat["fraction_above_threshold"] == 0:
+        yield f"k-hat       below its threshold, {khat['threshold']:.2f}, in all examples: the errors can be trusted"
+    else:
+        worst = int(result.khat.argmax())
+        refined = "more --num_samples" if summary.get("full_rank") else "--full_rank, or more --num_samples"
+        remedy = refined if summary.get("proposal") == "refined" else "--proposal refined"
+        yield (
+            f"k-hat       not below its threshold, {khat['threshold']:.2f}, in {int((~result.reliable).sum()):,} of "
+            f"{summary['num_examples']:,} examples, most in index {worst}:\n            their log P(X) may be too low, "
+            f"and its standard error can't be trusted; try {remedy}"
+        )
+    failed = summary.get("failed")
+    if failed:
+        some = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+        most = summary["max_num_samples"]
+        yield f"target      missed by {len(failed):,} examples after {most:,} samples: index {some}"
+    elif failed is not None:
+        yield f"target      met by all examples, with at most {summary['max_num_samples']:,} samples"
+    if summary["split"] == "all":
+        order = result.log_evidence.argsort()[:5].tolist()
+        least = ", ".join(f"{i} ({result.log_evidence[i].item():.1f})" for i in order)
+        yield f"unlikely    the least likely are index {least}"
+        if summary["reference"] is None:
+            yield "            evaluate the run's test examples first (without --data) to have these compared with them"
+        else:
+            yield f"            {_compared(summary)}"
+
+
+def _compared(summary: dict[str, Any]) -> str:
+    own = summary["reference"]
+    text = (
+        f"{own['num_below']:,} of {summary['num_examples']:,} are below {own['log_evidence']:.1f} nats, as are "
+        f"{100 * own['quantile']:.0f} % of the run's {own['num_examples']:,} {own['split']} examples"
+    )
+    if (own["estimator"], own["num_samples"]) != (summary["estimator"], summary["num_samples"]):
+        text += f" (by {own['estimator']} with {own['num_samples']:,} samples, another protocol than here)"
+    return text
+
+
+def _what(summary: dict[str, Any]) -> str:
+    of = {"simulated": "simulated from the model", "all": summary["data"]}
+    how = f"K = {summary['num_samples']:,}, {summary['proposal']}" if "proposal" in summary else summary["estimator"]
+    return f"{of.get(summary['split'], summary['data'] + ' ' + summary['split'])}; {how}"
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON can't hold by None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def size(shape: Sequence[int]) -> str:
+    """Say how large an example is."""
+    return f"{shape[-2]}x{shape[-1]} pixels" if len(shape) == 3 else f"{shape[0]} columns"
