@@ -69,7 +69,7 @@ _PLAINER = (
 
 def _one_line(message: str) -> str:
     """Fold a message into one plain line."""
-    lines = (line.strip(" -\t") for line in message.splitlines())
+    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
     text = "; ".join(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
     for pattern, plain in _PLAINER:
         text = re.sub(pattern, plain, text)

@@ -18,7 +18,7 @@ from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.evidence.program import log_prob, sample_sites, trace
+from pyro_vae.program import log_prob, sample_sites, trace
 
 
 class PerDatumELBO(ELBO):

@@ -19,10 +19,10 @@ from pyro_vae import derivation
 from pyro_vae.derivation import log_normal
 from pyro_vae.encoders import DiagonalNormal, FlowPosterior
 from pyro_vae.evidence import log_weights
-from pyro_vae.evidence.program import reseed
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, check_objective, elbo_terms
 from pyro_vae.priors import GaussianMixture, StandardNormal, VampPrior
+from pyro_vae.program import reseed
 from pyro_vae.training import Training
 
 X = 0.7

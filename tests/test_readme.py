@@ -27,12 +27,12 @@ def test_the_pictures_are_there():
 
 # Who may import whom, from the bottom up: a module imports only modules of earlier layers.
 LAYERS = [
-    {"base", "networks", "flows", "data", "plotting", "cli", "optim", "derivation"},
+    {"base", "networks", "flows", "program", "data", "plotting", "cli", "optim", "derivation"},
     {"priors", "encoders", "likelihoods"},
     {"vae"},
     {"objectives", "evidence", "inference", "build"},
     {"training", "checkpoint"},
-    {"progress", "run_folder"},
+    {"progress", "run_folder", "evaluation_report"},
     {"train", "evaluate", "check", "parts", "sample", "impute", "__main__"},
 ]
 MODULES = sorted(p for p in (ROOT / "pyro_vae").rglob("*.py") if p.parent.name != "pyro_vae" or p.stem != "__init__")

@@ -12,7 +12,8 @@ from pyro_vae.evidence.checks import check_count, check_data, check_program
 from pyro_vae.evidence.hmc import StepSizes, transition
 from pyro_vae.evidence.importance import default_chunk_size
 from pyro_vae.evidence.latents import Latents, latent_sites, prior
-from pyro_vae.evidence.program import (
+from pyro_vae.evidence.result import Evidence, concatenate, from_log_weights
+from pyro_vae.program import (
     Data,
     Program,
     arguments,
@@ -27,7 +28,6 @@ from pyro_vae.evidence.program import (
     take,
     trace,
 )
-from pyro_vae.evidence.result import Evidence, concatenate, from_log_weights
 
 Progress = Callable[[int, int], None]
 _TUNING_CHAINS = 4

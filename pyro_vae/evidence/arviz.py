@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler
-from pyro_vae.evidence.program import Data, Program, as_program, quiet, sample_sites, take, trace
 from pyro_vae.evidence.result import from_log_weights
+from pyro_vae.program import Data, Program, as_program, quiet, sample_sites, take, trace
 
 Groups = dict[str, dict[str, Tensor]]
 

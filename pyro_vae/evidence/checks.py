@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.base import Likelihood, suitable_likelihoods
-from pyro_vae.evidence.program import Data, Program, Values, arguments, num_data, quiet, sample_sites, take, trace
+from pyro_vae.program import SAMPLES, Data, Program, Values, arguments, num_data, quiet, sample_sites, take, trace
 
 
 def check_program(model: Program, guide: Program, x: Data) -> list[str]:
@@ -43,7 +43,7 @@ def _trace_few(program: Program, x: Data) -> poutine.Trace:
     size = num_data(x)
     result = trace(program, x, 3)
     for name, site in sample_sites(result):
-        plates = {f.name: f for f in site["cond_indep_stack"] if f.name != "evidence_samples"}
+        plates = {f.name: f for f in site["cond_indep_stack"] if f.name != SAMPLES}
         if not plates:
             raise ValueError(
                 f"sample site '{name}' is outside the data plate, which would make the weights joint over all data: "

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import default_chunk_size
 from pyro_vae.evidence.latents import Latents, prior
-from pyro_vae.evidence.program import Data, as_model, draw, log_density_in_chunks, num_data, quiet, reseed, take
+from pyro_vae.program import Data, as_model, draw, log_density_in_chunks, num_data, quiet, reseed, take
 
 
 class LinearGaussian:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyro_vae.base import Likelihood
 from pyro_vae.evidence.checks import check_count, check_data, check_program, check_support
-from pyro_vae.evidence.program import (
+from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
+from pyro_vae.program import (
     Data,
     Program,
     arguments,
@@ -21,7 +22,6 @@ from pyro_vae.evidence.program import (
     reseed,
     take,
 )
-from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
 
 # Elements of x in one block of noise: enough to hide Pyro's overhead, few enough for the cache.
 _BLOCK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import ReshapeTransform
 
-from pyro_vae.evidence.program import Data, Program, Values, arguments, sample_sites, take
+from pyro_vae.program import Data, Program, Values, arguments, sample_sites, take
 
 
 class _LastLatentDrawn(Exception):

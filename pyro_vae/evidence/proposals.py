@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger, block_messengers
 from torch import Tensor
 
 from pyro_vae.evidence.latents import is_real, latent_sites, prior
-from pyro_vae.evidence.program import Program, log_prob, sample_sites
+from pyro_vae.program import Program, log_prob, sample_sites
 
 
 def widened(guide: Program, factor: float) -> Program:

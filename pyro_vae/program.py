@@ -20,6 +20,8 @@ Program = Callable[..., Any]
 Data = Tensor | tuple[Tensor, ...]
 Values = Mapping[str, Tensor]
 
+SAMPLES = "pyro_vae_samples"  # the plate over samples
+
 
 def arguments(x: Data) -> tuple[Tensor, ...]:
     """Return the data as the program's positional arguments, each with one row per datum."""
@@ -54,7 +56,7 @@ def trace(program: Program, x: Data, num_samples: int, values: Values | None = N
     """Run a program with ``num_samples`` samples of each datum; sites in ``values`` are held at them."""
     if values is not None:
         program = poutine.condition(program, data=dict(values))
-    with poutine.trace() as tracer, pyro.plate("evidence_samples", num_samples, dim=-2):
+    with poutine.trace() as tracer, pyro.plate(SAMPLES, num_samples, dim=-2):
         program(*arguments(x))
     return prune_subsample_sites(tracer.trace)
 
