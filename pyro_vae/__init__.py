@@ -4,8 +4,22 @@ from pyro_vae import data
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import build
 from pyro_vae.checkpoint import load, save
+from pyro_vae.evidence import log_evidence, log_weights
 from pyro_vae.networks import mlp
 from pyro_vae.training import fit
 from pyro_vae.vae import VAE
 
-__all__ = ["VAE", "Encoder", "Likelihood", "Prior", "build", "data", "fit", "load", "mlp", "save"]
+__all__ = [
+    "VAE",
+    "Encoder",
+    "Likelihood",
+    "Prior",
+    "build",
+    "data",
+    "fit",
+    "load",
+    "log_evidence",
+    "log_weights",
+    "mlp",
+    "save",
+]
