@@ -3,13 +3,15 @@
 import importlib
 import inspect
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
-from pyro_vae.networks import Standardize, conv_decoder, conv_encoder, mlp
+from pyro_vae.data.pixels import FORMS
+from pyro_vae.networks import ACTIVATIONS, Standardize, conv_decoder, conv_encoder, mlp
 from pyro_vae.vae import VAE
 
 PartSpec = str | Mapping[str, Any]
@@ -76,6 +78,15 @@ def build(
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
     if any(width < 1 for width in hidden_dims):
         raise ValueError(f"hidden_dims: expected widths of at least 1, got {list(hidden_dims)}")
+    for name, value, choices in (
+        ("network", network, ("mlp", "conv")),
+        ("activation", activation, tuple(ACTIVATIONS)),
+        ("pixels", pixels, FORMS),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    if network == "conv" and not hidden_dims:
+        raise ValueError('hidden_dims: "conv" needs the channels of at least one layer, got none')
     if network == "conv" and len(x_shape) != 3:
         raise ValueError(f'network: "conv" needs images, but a datum has the shape {tuple(x_shape)}; use "mlp"')
 
@@ -136,6 +147,9 @@ def find_class(class_path: str, base: type) -> Any:
     module_name, _, name = class_path.rpartition(".")
     kind = base.__name__.lower()
     module_name = module_name or f"pyro_vae.{kind}s"
+    # Importing runs a module, and a name may come from a stranger's file: only modules made to be imported.
+    if module_name.split(".")[0] in sys.stdlib_module_names or "__main__" in module_name.split("."):
+        raise ValueError(f"{kind}: expected a part of this package or of a module with parts, got {class_path!r}")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:

@@ -44,8 +44,8 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     """Return the VAE that ``save``, or a training run, has written.
 
-    Nothing in the file is executed. The classes it names must be parts of this package, or of
-    modules that Python finds by itself.
+    The file holds no code. It may name parts in modules of others, which are then imported: load such a
+    model only where you would import these modules yourself.
 
     Args:
         path: A run folder, or a file.
@@ -72,7 +72,11 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
             raise ValueError(f"{path} holds a VAE put together by hand: build one like it, and pass it as vae=...")
         vae = _build(path, config, shapes)
     _check_fit(path, vae.state_dict(), shapes)
-    vae.load_state_dict(_read_tensors(path))
+    tensors = _read_tensors(path)
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        vae.to(dtypes.pop())
+    vae.load_state_dict(tensors)
     return vae.eval()
 
 
@@ -120,7 +124,7 @@ def _build(path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]
             pass  # a part that computes with values while it is built, as flows do
         with torch.random.fork_rng([]):
             return build(**config)
-    except (TypeError, RuntimeError, KeyError) as error:
+    except (TypeError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"{path} doesn't describe a VAE: {str(error).splitlines()[0]}") from error
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import ArgumentParser
 
 
@@ -28,6 +29,11 @@ def command(main: Callable[..., Any]) -> Callable[..., None]:
             main(argv)
         except BrokenPipeError:  # the reader of the output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
+        except KeyboardInterrupt:
+            fail("interrupted", status=130)
+        except torch.OutOfMemoryError as error:
+            fail(f"out of memory on the device: {_one_line(str(error))}", status=1)
         except (ValueError, OSError) as error:
             fail(_one_line(_describe(error)))
         except ArithmeticError as error:

@@ -13,12 +13,15 @@ class TrainingProgress:
 
     Args:
         epochs: How many there will be at most.
+        done: How many there have been.
+        is_density: Whether the figure is an ELBO, or only minus a loss.
         lines: How many plain lines to print, about, where the output is no terminal.
     """
 
-    def __init__(self, epochs: int, done: int = 0, lines: int = 20):
+    def __init__(self, epochs: int, done: int = 0, is_density: bool = True, lines: int = 20):
         self.console = Console(highlight=False)
         self.epochs = epochs
+        self.label = "ELBO" if is_density else "minus loss"
         self.every = max(1, epochs // lines)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -46,7 +49,7 @@ class TrainingProgress:
         """Show an epoch's metrics."""
         self.epoch = int(row["epoch"])
         metrics = (
-            f"ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - KL {row['kl']:.2f} nats, "
+            f"{self.label} {row['elbo']:.2f} = {row['reconstruction']:.2f} - KL {row['kl']:.2f} nats, "
             f"{row['examples_per_second']:,.0f} examples/s"
         )
         self.bar.update(self.task, completed=self.epoch, description=_title(self.epoch, self.epochs), metrics=metrics)

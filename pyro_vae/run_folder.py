@@ -15,7 +15,7 @@ from pyro_vae import plotting
 from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file
 from pyro_vae.data import Data
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training import Training, own_seed
+from pyro_vae.training import Training, fingerprint, own_seed
 from pyro_vae.vae import VAE
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
@@ -44,9 +44,36 @@ def check_new(run: Path, overwrite: bool) -> None:
 def create(run: Path, config: str) -> None:
     """Make the run folder, with the configuration in it and nothing of an earlier run."""
     run.mkdir(parents=True, exist_ok=True)
-    for path in (*(run / name for name in (MODEL, STATE, METRICS, SUMMARY, *PICTURES)), *run.glob("evaluation*.*")):
+    for name in (STATE, METRICS):
+        (run / name).unlink(missing_ok=True)
+    reopen(run, config)
+
+
+def reopen(run: Path, config: str) -> None:
+    """Go on with a run: what an earlier end of it left behind no longer holds."""
+    for path in (*(run / name for name in (SUMMARY, MODEL, *PICTURES)), *run.glob("evaluation*.*")):
         path.unlink(missing_ok=True)
     write_file(run / CONFIG, config)
+
+
+def is_complete(run: Path, training: Training) -> bool:
+    """Whether the run's results were all written, the summary as the last of them, and are those of this training."""
+    if not (run / SUMMARY).exists():
+        return False
+    return json.loads((run / SUMMARY).read_text())["epochs"] == training.epoch
+
+
+def check_same_data(run: Path, dataset: Data) -> None:
+    """Refuse data that changed since the run was trained on them: its splits would be others.
+
+    Raises:
+        ValueError: Naming the data.
+    """
+    if not (run / SUMMARY).exists():
+        return
+    known = json.loads((run / SUMMARY).read_text()).get("data_fingerprint")
+    if known is not None and known != fingerprint(dataset.train):
+        raise ValueError(f"data: {dataset.name} has changed since {run} was trained on it; train again")
 
 
 class Checkpoints:
@@ -55,6 +82,7 @@ class Checkpoints:
     def __init__(self, run: Path, training: Training, seconds: float = 1.0):
         self.run, self.training, self.seconds = run, training, seconds
         self.last = time.monotonic()
+        self.epoch = training.epoch  # the last one that is safe on disk
 
     def update(self, *, now: bool = False) -> None:
         """Write both, if it is time or ``now`` is set."""
@@ -62,11 +90,13 @@ class Checkpoints:
             save_training(self.training, self.run)
             write_file(self.run / METRICS, _as_csv(self.training.history))
             self.last = time.monotonic()
+            self.epoch = self.training.epoch
 
 
 def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
     """Write the trained model, its figures on the test data and its pictures; return the summary."""
     vae.eval()
+    save(vae, run)
     with own_seed(training.seed, device=training.device):
         train, test = training.draw(training.x), dataset.test.to(training.device)
         train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train)).mean().item()
@@ -77,20 +107,22 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     summary = facts | {
         "epochs": training.epoch,
         "seed": training.seed,
+        "best_epoch": training.best_epoch or None,
         "train_elbo": train_elbo,
         "test_elbo": elbo.mean().item(),
-        "test_elbo_se": elbo.std().item() / len(elbo) ** 0.5,
+        "test_elbo_se": elbo.std().item() / len(elbo) ** 0.5 if len(elbo) > 1 else None,
         "test_reconstruction": reconstruction.mean().item(),
         "test_kl": kl.mean().item(),
         "units": "nats per example",
         "protocol": _protocol(vae),
+        "is_density": vae.likelihood.is_density,
+        "data_fingerprint": training.fingerprint,
         "seconds": seconds,
         "examples_per_second": len(training.x) * training.epoch / seconds,
         "device": str(training.device),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
     }
-    save(vae, run)
     write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -98,23 +130,24 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
 def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
     """Draw what the model makes up, what it makes of test data, and how the training went."""
     samples = vae.sample(64, mean=True)
-    originals = dataset.test[:32].to(training.device)
-    again = vae.reconstruct(originals)
     if len(dataset.shape) == 3:
+        columns = min(8, len(dataset.test))
+        originals = dataset.test[: min(32, len(dataset.test) // columns * columns)].to(training.device)
+        pairs = torch.stack([x.reshape(-1, columns, x.shape[1]) for x in (originals, vae.reconstruct(originals))], 1)
         plotting.image_grid(
             samples, dataset.shape, run / "samples.png", columns=8, title="Samples: E[x|z], z from the prior"
         )
-        pairs = torch.stack([originals.reshape(-1, 8, originals.shape[1]), again.reshape(-1, 8, again.shape[1])], 1)
         plotting.image_grid(
             pairs.flatten(0, 2),
             dataset.shape,
             run / "reconstructions.png",
-            columns=8,
+            columns=columns,
             title="Test data, and below each its reconstruction",
         )
     else:
         names = dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]
-        tables = {"samples": vae.sample(2000), "reconstructions": vae.reconstruct(dataset.test.to(training.device))}
+        some = dataset.test[:2000].to(training.device)
+        tables = {"samples": vae.sample(2000), "reconstructions": vae.reconstruct(some)}
         for what, table in tables.items():
             plotting.columns_compared(
                 dataset.test, table, run / f"{what}.png", names=names, title=f"Test data and {what}", label=what

@@ -15,7 +15,7 @@ from pyro.infer import ELBO
 from pyro_vae import data, encoders, likelihoods, objectives, priors, run_folder  # noqa: F401  (classes for the parser)
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
-from pyro_vae.checkpoint import MODEL, STATE, load_training
+from pyro_vae.checkpoint import STATE, load_training
 from pyro_vae.cli import Parser, command
 from pyro_vae.data import Data
 from pyro_vae.progress import TrainingProgress
@@ -70,7 +70,7 @@ def parse(argv: list[str] | None) -> Namespace:
     config = _parse(["--config", str(stored_path), *argv])
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
-        more_epochs = key == "epochs" and wanted[key] > own[key]
+        more_epochs = key == "epochs" and (wanted[key] or 0) > own[key]
         if wanted[key] != own[key] and not (more_epochs and stored.lr_schedule == "constant"):
             raise ValueError(
                 f"resume: --{key} {_shown(wanted[key])} contradicts the run's own {_shown(own[key])}"
@@ -99,10 +99,14 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         levels=config.levels,
         data_dir=config.data_dir,
     )
+    if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
+        raise ValueError(
+            f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
+        )
     with own_seed(config.seed, device=torch.device("cpu")):
         vae = build(
             dataset.shape,
-            **{name: config[name].as_dict() for name in ("prior", "encoder", "likelihood")},
+            **{name: _plain(config[name]) for name in ("prior", "encoder", "likelihood")},
             **{name: config[name] for name in ("latent_dim", "network", "hidden_dims", "activation")},
             levels=dataset.levels,
             pixels=dataset.pixels,
@@ -112,7 +116,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             vae.likelihood.check(x)
         vae.initialize(train)
     steps = -(-len(dataset.train) // max(config.batch_size, 1))
-    objective = make_part(config.objective.as_dict(), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
+    objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     settings = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "ema_decay", "patience", "seed", "device")
     training = Training(
         vae,
@@ -135,7 +139,10 @@ def run_data(run: str | os.PathLike) -> Data:
     if not path.exists():
         raise FileNotFoundError(f"{run} is no run folder (it holds no {run_folder.CONFIG})")
     config = parser().parse_args(["--config", str(path)])
-    return data.load(**{name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")})
+    options = ("data", "pixels", "validation", "test", "levels", "data_dir")
+    dataset = data.load(**{name: config[name] for name in options})
+    run_folder.check_same_data(Path(run), dataset)
+    return dataset
 
 
 @command
@@ -152,21 +159,22 @@ def main(argv: list[str] | None = None) -> None:
         run_folder.create(run, _as_yaml(config, dataset, training))
     else:
         load_training(training, run)
-        if training.finished and (run / MODEL).exists():
-            raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; add --epochs to train longer")
-        run_folder.write_file(run / run_folder.CONFIG, _as_yaml(config, dataset, training))
+        if training.finished and run_folder.is_complete(run, training):
+            how = "its patience has run out" if training.epoch < training.epochs else "add --epochs to train longer"
+            raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
+        run_folder.reopen(run, _as_yaml(config, dataset, training))
 
     _introduce(dataset, vae, config, training)
     checkpoints = run_folder.Checkpoints(run, training)
     try:
-        with TrainingProgress(training.epochs, training.epoch) as progress:
+        with TrainingProgress(training.epochs, training.epoch, vae.likelihood.is_density) as progress:
             for row in training.run(progress.step):
                 progress.row(row)
                 log(row)
                 checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
-        checkpoints.update(now=True)
-        print(f"stopped after epoch {training.epoch}; go on with: python -m pyro_vae.train --resume {run}")
+        # What the training holds now may be half an epoch, which is no state to resume from.
+        print(f"stopped; go on from epoch {checkpoints.epoch + 1} with: python -m pyro_vae.train --resume {run}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
         kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
@@ -178,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:
     shape = "x".join(str(size) for size in dataset.shape[-2:])
-    what = f"{shape} pixels, {dataset.pixels}" if len(dataset.shape) == 3 else f"{shape} columns"
+    what = f"{shape} {'pixels' if len(dataset.shape) == 3 else 'columns'}, {dataset.pixels}"
     print(
         f"data        {dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
         f"{len(dataset.test):,} test examples of {what}"
@@ -208,8 +216,17 @@ def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> No
 
 def _as_yaml(config: Namespace, dataset: Data, training: Training) -> str:
     """Return the whole resolved configuration, without what concerns the one call."""
-    options = config.as_dict() | {"pixels": dataset.pixels, "epochs": training.epochs}
+    options = _plain(config) | {"pixels": dataset.pixels, "epochs": training.epochs}
     return yaml.safe_dump({key: value for key, value in options.items() if key not in OF_THE_CALL}, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return the parser's namespaces, also those within lists, as dictionaries."""
+    if isinstance(value, Namespace):
+        return {key: _plain(item) for key, item in value.as_dict().items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: Any) -> str:

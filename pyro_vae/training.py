@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import functools
+import hashlib
 import math
 import time
 import warnings
@@ -112,6 +114,7 @@ class Training:
         self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
         self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
         objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
+        _require(objective.num_particles >= 1, "num_particles", "at least 1", objective.num_particles)
         check_objective(objective, vae.model, vae.guide, self.x)
         self.objective: Any = objective
         self.svi = SVI(vae.model, vae.guide, self.optim, loss=objective)
@@ -140,6 +143,11 @@ class Training:
         while not self.finished:
             yield self._run_epoch(on_step)
         self.vae.load_state_dict(self.best or self.evaluated.state_dict())
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells these training data from others."""
+        return fingerprint(self.x)
 
     @property
     def finished(self) -> bool:
@@ -229,6 +237,7 @@ class Training:
             tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         facts = {
+            "data": self.fingerprint,
             "epoch": self.epoch,
             "history": self.history,
             "objective_steps": getattr(self.objective, "steps", None),
@@ -243,6 +252,8 @@ class Training:
         Raises:
             ValueError: When it belongs to another model.
         """
+        if facts["data"] != self.fingerprint:
+            raise ValueError("the training data are not those that the checkpoint was made with")
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "adam": {}, "average": {}, "best": {}}
         for key, tensor in tensors.items():
             group, _, name = key.partition("/")
@@ -257,6 +268,12 @@ class Training:
         for key, tensor in groups["adam"].items():
             moment, _, name = key.partition("/")
             moments.setdefault(name, {})[moment] = tensor
+        shapes = {name: tensor.shape for name, tensor in self.vae.state_dict().items()}
+        wrong = [name for name, tensor in groups["best"].items() if tensor.shape != shapes.get(name)]
+        for name, state in moments.items():
+            wrong += [name for moment, t in state.items() if t.shape != (() if moment == "step" else shapes.get(name))]
+        if wrong:
+            raise ValueError(f"the checkpoint belongs to another model: {wrong[0]} has another shape")
         by_name = sorted(self.vae.named_parameters())  # the optimiser's own order
         self.optim.restore({param: moments[name] for name, param in by_name if name in moments})
         self.best = groups["best"]
@@ -283,13 +300,18 @@ def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
     return list(Training(vae, x, **options).run())
 
 
+def fingerprint(x: Tensor) -> str:
+    """Return a hash of data, which differs where any of them, or their order, differs."""
+    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device called ``name``; "auto" is a GPU where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: expected one that this machine has, such as cpu or auto, got {name!r}") from error
     return device

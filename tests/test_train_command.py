@@ -10,13 +10,17 @@ import sys
 import time
 
 import numpy as np
+import pyro
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 import pyro_vae
-from pyro_vae.train import main
+from pyro_vae import run_folder
+from pyro_vae.train import main, run_data
+
+UPDATE = run_folder.Checkpoints.update
 
 QUICK = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2"]
 
@@ -126,6 +130,76 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
         whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
         assert whole.keys() == broken.keys()
         assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, capsys):
+    train(*QUICK, "--epochs", "6", "--run", tmp_path / "whole")
+    steps = 0
+
+    def interrupted(self, batch, step=pyro.infer.SVI.step):
+        nonlocal steps
+        steps += 1
+        if steps == 28:  # in the middle of the fourth epoch
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pyro.infer.SVI, "step", interrupted)
+        patch.setattr(run_folder.Checkpoints, "update", lambda self, now: UPDATE(self, now=True))  # each epoch
+        with pytest.raises(SystemExit) as exit:
+            train(*QUICK, "--epochs", "6", "--run", tmp_path / "broken")
+    assert exit.value.code == 130
+    assert "go on from epoch 4 with" in capsys.readouterr().out
+    train("--resume", tmp_path / "broken")
+    for name in ("model.safetensors", "checkpoint/state.safetensors"):
+        whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
+
+def test_a_longer_training_leaves_no_results_of_the_shorter_one(tmp_path, monkeypatch):
+    train(*QUICK, "--run", tmp_path)
+    (tmp_path / "evaluation.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "finish", lambda *args: sys.exit(9))  # as if killed before the results are written
+        with pytest.raises(SystemExit):
+            train("--resume", tmp_path, "--epochs", "3")
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "evaluation.json").exists()
+    train("--resume", tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 3
+
+
+def test_a_few_images_are_enough(tmp_path):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).random((40, 6, 5)))
+    train("--data", tmp_path / "few.npy", "--batch_size", "8", *QUICK, "--run", tmp_path / "run")
+    assert (tmp_path / "run" / "reconstructions.png").exists()
+
+
+def test_data_that_changed_are_refused(tmp_path, capsys):
+    x = np.random.default_rng(0).random((300, 6, 5))
+    np.save(tmp_path / "images.npy", x)
+    train("--data", tmp_path / "images.npy", *QUICK, "--run", tmp_path / "run")
+    np.save(tmp_path / "images.npy", x[:-5])
+    assert "training data are not those" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "3")
+    with pytest.raises(ValueError, match="has changed since"):
+        run_data(tmp_path / "run")
+
+
+def test_columns_from_the_command_line(tmp_path):
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(size=(400, 2)), rng.poisson(3.0, 400), rng.integers(0, 2, 400)])
+    np.savetxt(tmp_path / "table.csv", table, delimiter=",", header="a,b,count,flag", comments="")
+    groups = "[[2, Gaussian], [1, Poisson], [1, Bernoulli]]"
+    train("--data", tmp_path / "table.csv", "--likelihood", "Columns", "--likelihood.groups", groups, *QUICK,
+          "--run", tmp_path / "run")  # fmt: skip
+    samples = pyro_vae.load(tmp_path / "run").sample(100)
+    assert set(samples[:, 3].tolist()) <= {0.0, 1.0}
+    train("--config", tmp_path / "run" / "config.yaml", "--run", tmp_path / "again")
+
+
+def test_levels_are_not_trained_on_binarized_pixels(run, capsys, tmp_path):
+    line = refused(capsys, "--config", run / "config.yaml", "--likelihood", "Categorical", "--run", tmp_path / "run")
+    assert "--pixels levels" in line
 
 
 def test_metrics_go_to_tensorboard(tmp_path):

@@ -46,7 +46,10 @@ def main():
     options = parser.parse_args()
     mnist = data.load("mnist")
     test = mnist.test[: options.images]
-    print(f"| {options.epochs} epochs | test ELBO | −log P(X), K = {options.num_samples} | median k-hat |")
+    print(
+        f"| {options.epochs} epochs; the first {options.images:,} test images | ELBO "
+        f"| upper bound on −log P(X), K = {options.num_samples} | median k-hat |"
+    )
     print("|---|---|---|---|")
     for name, parts in ROWS.items():
         if not any(wanted in name for wanted in options.only):
