@@ -1,10 +1,11 @@
 """The check passes on what is right, and fails on what is wrong."""
 
+import dataclasses
 import inspect
 import json
 import subprocess
 import sys
-import types
+import textwrap
 
 import pyro
 import pyro.distributions as dist
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import check, derivation
+from pyro_vae import check, derivation, equations
 from pyro_vae.encoders import DiagonalNormal, FullRankNormal
+from pyro_vae.equations import densities, evidence, rows
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.networks import mlp
 from pyro_vae.priors import GaussianMixture, StandardNormal
@@ -62,48 +64,41 @@ MUTATIONS = [
 ]
 
 
-def failures(rows: list[check.Row]) -> list[str]:
-    return [row.equation for row in rows if row.verdict == "FAIL"]
+FEW = {"num_draws": 20, "num_gradients": 4}  # what the exact rows see needs no draws
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Few draws: what the exact rows see needs none."""
-    monkeypatch.setattr(check, "NUM_DRAWS", 50)
-    monkeypatch.setattr(check, "NUM_GRADIENTS", 10)
-    monkeypatch.setattr(check, "variance_rows", lambda *arguments: [])
+def failures(table: list[rows.Row]) -> list[str]:
+    return [row.equation for row in table if row.verdict == "FAIL"]
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[check.Row]:
-    return check.check_derivation()
+def table() -> list[rows.Row]:
+    return equations.check_derivation(num_gradients=100)
 
 
-def test_the_derivation_holds(rows):
-    assert not failures(rows)
-    exact = [row for row in rows if row.standard_error == 0 and row.equation != check.BOUND]
+def test_the_derivation_holds(table):
+    assert not failures(table)
+    exact = [row for row in table if row.standard_error == 0 and row.equation != evidence.BOUND]
     assert len(exact) > 12
     assert max(abs(row.difference) for row in exact) < 1e-10
-    assert sum(row.standard_error > 0 and row.verdict == "pass" for row in rows) == 4
+    assert sum(row.standard_error > 0 and row.verdict == "pass" for row in table) == 4
 
 
 @pytest.mark.parametrize(("name", "right", "wrong"), MUTATIONS)
-def test_a_broken_closed_form_fails(name, right, wrong, quick, monkeypatch):
-    function = derivation
-    for part in name.split("."):
-        function = getattr(function, part)
-    source = inspect.getsource(function)
+def test_a_broken_closed_form_fails(name, right, wrong, monkeypatch):
+    *outer, own = name.split(".")
+    owner = getattr(derivation, outer[0]) if outer else derivation
+    source = textwrap.dedent(inspect.getsource(getattr(owner, own)))
     code = source.split('"""')[-1]
     assert code.count(right) == 1
-    module = inspect.getsource(derivation).replace(source, source.replace(code, code.replace(right, wrong)))
-    broken = types.ModuleType("broken")
-    monkeypatch.setitem(sys.modules, "broken", broken)  # dataclasses look their module up
-    exec(compile(module, "broken", "exec"), broken.__dict__)
-    monkeypatch.setattr(check, "derivation", broken)
-    assert failures(check.check_derivation())
+    names = dict(vars(derivation))
+    exec(source.replace(code, code.replace(right, wrong)), names)
+    monkeypatch.setattr(owner, own, names[own])
+    monkeypatch.setattr(equations, "variance_rows", lambda *arguments: [])  # they can't fail, and cost a third
+    assert failures(equations.check_derivation(**FEW))
 
 
-def test_a_program_that_draws_with_the_variance_fails(quick, monkeypatch):
+def test_a_program_that_draws_with_the_variance_fails(monkeypatch):
     def with_variance(self, x):
         loc, log_scale = self.network(x).chunk(2, dim=-1)
         return WrongDraws(loc, log_scale.exp()).to_event(1)
@@ -113,11 +108,13 @@ def test_a_program_that_draws_with_the_variance_fails(quick, monkeypatch):
             return self.loc + self.scale.square() * torch.randn(self.shape(sample_shape)).to(self.loc)
 
     monkeypatch.setattr(DiagonalNormal, "forward", with_variance)
-    assert "E_Q[(z - mu)^2 / sigma^2] = 1, z from the Pyro guide" in failures(check.check_derivation())
+    assert "E_Q[(z - mu)^2 / sigma^2] = 1, z from the Pyro guide" in failures(
+        equations.check_derivation(num_gradients=4)
+    )
 
 
-def test_the_variance_rows_say_which_is_smaller(rows):
-    notes = {row.equation: row.note for row in rows if row.verdict == "measured"}
+def test_the_variance_rows_say_which_is_smaller(table):
+    notes = {row.equation: row.note for row in table if row.verdict == "measured"}
     analytic_against_landing = [note for equation, note in notes.items() if "analytic KL, sticking" in equation]
     assert len(notes) == 6
     assert analytic_against_landing[0].startswith("the left one")  # far from the posterior the closed form wins
@@ -144,12 +141,47 @@ def test_a_trained_model_passes_and_is_left_alone():
     vae, x = trained()
     before, state = {name: value.clone() for name, value in vae.state_dict().items()}, torch.get_rng_state()
     names = set(pyro.get_param_store().keys())
-    rows = check.check(vae, x)
-    assert not failures(rows)
-    assert [row.equation for row in rows if row.verdict == "not applicable"] == [check.TIGHT]
+    table = equations.check(vae, x, num_draws=500, num_gradients=40)
+    assert not failures(table)
+    assert [row.equation for row in table if row.verdict == "not applicable"] == [evidence.TIGHT]
+    # A wrong sign or a missing term would be seen: the error bars are small beside what is compared.
+    figures = {row.equation: row for row in table}
+    assert figures[evidence.DEFINITION].standard_error < 0.05
+    assert figures[evidence.IDENTITY].standard_error < 0.02 * abs(figures[evidence.IDENTITY].left)
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert names == set(pyro.get_param_store().keys())
+
+
+def test_the_evidence_is_estimated_as_it_is():
+    vae, exact, x = equations.linear_gaussian()
+    row = equations.check(vae, x, num_gradients=4)[0]
+    assert row.equation == evidence.PRIOR_EXPECTATION
+    assert abs(row.left - exact.log_evidence(x).mean().item()) < 4 * row.standard_error
+    assert row.standard_error < 0.02
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple:
+    vae, x = trained()
+    vae, x = vae.double(), x.double()
+    return vae, x, evidence.fitted_gaussian(vae, x)
+
+
+@pytest.mark.parametrize(
+    ("term", "factor"),
+    [("log_q", 1), *((term, factor) for term in densities.Terms._fields for factor in (-1, 0))],
+)
+def test_a_wrong_sign_or_a_missing_term_is_seen_through_the_error_bars(term, factor, fitted, monkeypatch):
+    def terms(vae, x, z):
+        right = densities.terms(vae, x, z)
+        return right._replace(**{term: factor * getattr(right, term)})
+
+    vae, x, gaussian = fitted
+    torch.manual_seed(0)
+    monkeypatch.setattr(evidence, "terms", terms)
+    monkeypatch.setattr(evidence, "fitted_gaussian", lambda vae, x: gaussian)
+    assert bool(failures(evidence.evidence_rows(vae, x, 500))) == (factor != 1)
 
 
 @pytest.mark.parametrize(
@@ -160,30 +192,31 @@ def test_a_trained_model_passes_and_is_left_alone():
         ({"likelihood": Gaussian(scale=0.5)}, "Gaussian is not the article's Bernoulli"),
     ],
 )
-def test_rows_without_a_closed_form_are_marked(parts, reason, monkeypatch):
-    monkeypatch.setattr(check, "NUM_GRADIENTS", 50)
-    rows = check.check(*trained(**parts))
-    assert not failures(rows)
-    assert any(reason in row.note for row in rows if row.verdict == "not applicable")
-    assert all(row.note for row in rows if row.verdict == "not applicable")
+def test_rows_without_a_closed_form_are_marked(parts, reason):
+    table = equations.check(*trained(**parts), num_draws=400, num_gradients=20)
+    assert not failures(table)
+    assert any(reason in row.note for row in table if row.verdict == "not applicable")
+    assert all(row.note for row in table if row.verdict == "not applicable")
+    assert {row.equation: row for row in table}[evidence.IDENTITY].verdict == "pass"
 
 
-def test_a_loss_that_is_no_density_has_no_evidence(quick):
+def test_a_loss_that_is_no_density_has_no_evidence():
     vae, x = trained(likelihood=Bernoulli(grey=True))
-    rows = {row.equation: row for row in check.check(vae, 0.5 * x)}
-    assert rows[check.PRIOR_EXPECTATION].verdict == "not applicable"
-    assert rows["TraceMeanField_ELBO = BCE + KLD, equal noise"].verdict == "pass"
+    table = {row.equation: row for row in equations.check(vae, 0.5 * x, **FEW)}
+    assert table[evidence.PRIOR_EXPECTATION].verdict == "not applicable"
+    assert table["TraceMeanField_ELBO = BCE + KLD, equal noise"].verdict == "pass"
 
 
-def test_command_line(quick, capsys, monkeypatch):
+def test_command_line(table, capsys, monkeypatch):
+    monkeypatch.setattr(check, "check_derivation", lambda: table)
     check.main(["--json"])
-    rows = json.loads(capsys.readouterr().out)
-    assert set(rows[0]) == {"equation", "left", "right", "difference", "standard_error", "verdict", "note"}
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed[0]) == {"equation", "left", "right", "difference", "standard_error", "verdict", "note"}
     check.main([])
-    table = capsys.readouterr().out.splitlines()
-    assert table[0].split() == ["equation", "left", "right", "difference", "standard", "error", "verdict"]
-    assert check.IDENTITY in "\n".join(table)
-    monkeypatch.setattr(check, "ROUNDING", -1.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["equation", "left", "right", "difference", "standard", "error", "verdict"]
+    assert evidence.IDENTITY in "\n".join(lines)
+    monkeypatch.setattr(check, "check_derivation", lambda: [dataclasses.replace(table[0], verdict="FAIL")])
     with pytest.raises(SystemExit) as stop:
         check.main([])
     assert stop.value.code == 1

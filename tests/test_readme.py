@@ -30,7 +30,7 @@ LAYERS = [
     {"base", "networks", "flows", "program", "data", "plotting", "cli", "optim", "derivation"},
     {"priors", "encoders", "likelihoods"},
     {"vae"},
-    {"objectives", "evidence", "inference", "build"},
+    {"objectives", "evidence", "inference", "build", "equations"},
     {"training", "checkpoint"},
     {"progress", "run_folder", "evaluation_report"},
     {"train", "evaluate", "check", "parts", "sample", "impute", "__main__"},
