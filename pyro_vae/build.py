@@ -148,7 +148,8 @@ def find_class(class_path: str, base: type) -> Any:
     kind = base.__name__.lower()
     module_name = module_name or f"pyro_vae.{kind}s"
     # Importing runs a module, and a name may come from a stranger's file: only modules made to be imported.
-    if module_name.split(".")[0] in sys.stdlib_module_names or "__main__" in module_name.split("."):
+    unfit = module_name.split(".")[0] in sys.stdlib_module_names or "__main__" in module_name.split(".")
+    if unfit and module_name not in sys.modules:
         raise ValueError(f"{kind}: expected a part of this package or of a module with parts, got {class_path!r}")
     try:
         found = getattr(importlib.import_module(module_name), name)

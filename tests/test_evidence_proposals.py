@@ -228,3 +228,14 @@ def test_a_proposal_does_not_know_the_draws_that_weigh_it(monkeypatch):
     log_weights(EXACT.model, proposal, X, num_samples=2, seed=0)
     assert seeds[gaussian]
     assert not set(seeds[gaussian]) & set(seeds[importance])
+
+
+def test_a_mixture_prior_has_real_latents():
+    import pyro_vae
+
+    torch.manual_seed(0)
+    vae = pyro_vae.build((1, 3, 3), prior="GaussianMixture", latent_dim=2, hidden_dims=[4])
+    x = vae.sample(3)
+    plain = log_evidence(vae.model, vae.guide, x, num_samples=4000, seed=0)
+    better = log_evidence(vae.model, refined(vae.model, vae.guide, x, seed=0), x, num_samples=4000, seed=1)
+    assert ((plain.log_evidence - better.log_evidence).abs() < 4 * (plain.se**2 + better.se**2).sqrt()).all()

@@ -85,6 +85,8 @@ class Latents:
         self._bijections: dict[str, Any] = {}
         for name, site in latent_sites(model, x).items():
             support = site["fn"].support
+            if isinstance(support, constraints.MixtureSameFamilyConstraint):
+                support = support.base_constraint
             if support.is_discrete:
                 raise ValueError(
                     f"latent site '{name}' is discrete, and only continuous latents can be moved by gradients: "
@@ -122,6 +124,6 @@ class Latents:
 
 def is_real(support: Any) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
-    while isinstance(support, constraints.independent):
+    while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
     return support is constraints.real
