@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+OPTIONS = {"article": ["--data", "digits", "--epochs", "3"]}
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -15,7 +16,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 def test_example_runs(path, tmp_path):
     before = set(path.parent.rglob("*"))
     result = subprocess.run(
-        [sys.executable, path, "--epochs", "2"],
+        [sys.executable, path, *OPTIONS.get(path.stem, ["--epochs", "2"])],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
