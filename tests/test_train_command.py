@@ -231,6 +231,7 @@ REFUSALS = [
     (["--data", "nan.npy"], "nan.npy"),
     (["--data", "inf.csv"], "inf.csv"),
     (["--data", "bytes.npy"], "--levels 256"),
+    (["--data", "bytes.npy", "--likelihood", "Gaussian"], "--levels 256"),
     (["--data", "empty.npy"], "empty.npy"),
     (["--data", "few.npy"], "batch_size"),
     (["--data", "cube.npy"], "cube.npy"),

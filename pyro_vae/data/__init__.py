@@ -104,6 +104,11 @@ def load(
     levels = levels or source.levels
     parts = [source.x] if source.x_test is None else [source.x, source.x_test]
     if pixels is None and preferred != "binarized":
+        if levels is None and len(source.shape) == 3 and _pixels.look_like_levels(source.x):
+            raise ValueError(
+                f"data={data!r}: expected the number of grey levels of these whole numbers; --levels 256 reads them as "
+                "8 bits, --pixels raw takes them as they are"
+            )
         pixels = preferred if levels is not None else "raw"
     elif pixels is None:
         forms = [_pixels.choose(data, x, levels, is_table=len(source.shape) == 1) for x in parts]

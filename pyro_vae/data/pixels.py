@@ -33,6 +33,11 @@ def prepare(x: Tensor, form: str, levels: int | None) -> Tensor:
     return (x > THRESHOLD).float() if form == "threshold" else x
 
 
+def look_like_levels(x: Tensor) -> bool:
+    """Whether values are whole numbers beyond 0 and 1, as grey levels are."""
+    return bool((x == x.round()).all() and x.max() > 1 and x.min() >= 0)
+
+
 def draw_from(form: str, levels: int | None) -> Callable[[Tensor], Tensor] | None:
     """Return the function that makes a fresh random version of a batch, None where nothing is random."""
     if form == "binarized":
