@@ -32,6 +32,8 @@ from pyro_vae.vae import VAE
 
 ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc
 CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against K
+# What has to agree for two estimates to be compared.
+PROTOCOL = ("estimator", "proposal", "num_samples")
 LOWEST = 0.01  # the quantile below which an example of the user's own is called unlikely
 
 
@@ -168,7 +170,7 @@ def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
     if earlier.get("split") not in ("test", "validation") or len(own) == 0:
         return None
     lowest = float(np.quantile(own, LOWEST))
-    facts = {name: earlier[name] for name in ("split", "num_examples", "estimator", "num_samples")}
+    facts = {name: earlier.get(name) for name in ("split", "num_examples", *PROTOCOL)}
     return facts | {
         "quantile": LOWEST,
         "log_evidence": lowest,
@@ -344,8 +346,9 @@ def _compared(summary: dict[str, Any]) -> str:
         f"{own['num_below']:,} of {summary['num_examples']:,} are below {own['log_evidence']:.1f} nats, as are "
         f"{100 * own['quantile']:.0f} % of the run's {own['num_examples']:,} {own['split']} examples"
     )
-    if (own["estimator"], own["num_samples"]) != (summary["estimator"], summary["num_samples"]):
-        text += f" (by {own['estimator']} with {own['num_samples']:,} samples, another protocol than here)"
+    if any(own[name] != summary.get(name) for name in PROTOCOL):
+        protocol = ", ".join(f"{name} {own[name]}" for name in PROTOCOL)
+        text += f" (by another protocol than here: {protocol})"
     return text
 
 

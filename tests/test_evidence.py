@@ -354,7 +354,7 @@ def test_bad_input_is_refused_in_one_line():
         (lambda: log_evidence(EXACT.model, EXACT.guide, x, num_samples=-2), "num_samples must be a whole number"),
         (lambda: log_evidence(EXACT.model, EXACT.guide, x, chunk_size=0), "chunk_size must be a whole number"),
         (lambda: log_evidence(EXACT.model, EXACT.guide, x, max_num_samples=5), "max_num_samples must be at least"),
-        (lambda: log_evidence(EXACT.model, EXACT.guide, x * math.nan), "first in row 0.*impute"),
+        (lambda: log_evidence(EXACT.model, EXACT.guide, x * math.nan), "first in row 0.*imputation"),
         (lambda: log_evidence(EXACT.model, EXACT.guide, [1.0]), "x must be a tensor.*got list"),
         (lambda: log_evidence(EXACT.model, x), "expected .model, guide, x. or .vae, x."),
         (lambda: log_evidence(vae, binary[:, :5]), r"rows of shape \(5,\), but the model's data have \(12,\)"),

@@ -81,7 +81,7 @@ def check_data(model: Program, x: Data) -> None:
             row = int((~torch.isfinite(a)).reshape(len(a), -1).any(1).nonzero()[0])
             raise ValueError(
                 f"x has values that are not finite, the first in row {row}: log P(X) needs complete data; "
-                "fill missing values in first (pyro_vae.inference.impute)"
+                "fill missing values in first, by imputation"
             )
     vae = getattr(model, "__self__", None)
     likelihood = getattr(vae, "likelihood", None)
