@@ -13,7 +13,7 @@ from rich.text import Text
 from pyro_vae.checkpoint import load
 from pyro_vae.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.train import run_data
+from pyro_vae.trained import run_data
 
 NUM_DATA = 32
 

@@ -3,37 +3,31 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pyro_vae import data
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.evaluation_report import (
     CURVE_EXAMPLES,
     Estimate,
-    Examples,
     by_example,
     draw,
     reference,
     show,
-    size,
     summarize,
     to_netcdf,
 )
 from pyro_vae.evidence import ais, bidirectional, defensive, laplace, log_evidence, log_weights, refined, widened
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.program import Program
-from pyro_vae.train import run_data
+from pyro_vae.trained import Examples, add_data_arguments, add_run_arguments, progress_bar, read_examples, size
 from pyro_vae.training import resolve_device
 from pyro_vae.vae import VAE
 
@@ -66,17 +60,14 @@ def parser() -> Parser:
     """Return the parser. What it leaves at None has its default in ``ESTIMATORS`` and ``PROPOSALS``."""
     parser = Parser(prog="python -m pyro_vae.evaluate", description="Estimate log P(X), with an error bar.")
     add = parser.add_argument
-    add("run", help="A run folder.")
-    add("--split", type=Literal["test", "validation", "train"] | None, help="Which of the run's data. Default: test.")
-    add("--data", type=str | None, help="Your own: a file, folder or name as for training. All of it, in its order.")
-    add("--levels", type=int | None, help="The number of grey levels of your own data. Default: the run's.")
-    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
-    add("--max_examples", type=int | None, help="Only the first so many. Default: all; with AIS 100.")
+    add_run_arguments(parser)
+    add_data_arguments(parser)
     add(
         "--estimator",
         type=Literal[tuple(ESTIMATORS)],
         default="importance",
-        help="importance: importance sampling; ais: annealed importance sampling, the slow reference; "
+        help="importance: importance sampling; ais: annealed importance sampling, the slow reference, of the first 100 "
+        "examples unless --max_examples says otherwise; "
         "bidirectional: bounds from both sides, on data simulated from the model.",
     )
     add("--num_samples", type=int | None, help="importance: samples K for each example. Default: 1000.")
@@ -98,8 +89,6 @@ def parser() -> Parser:
     add("--num_temperatures", type=int | None, help="ais, bidirectional: Default: 1000.")
     add("--num_chains", type=int | None, help="ais, bidirectional: for each example. Default: 16.")
     add("--num_leapfrog", type=int | None, help="ais, bidirectional: steps between two temperatures. Default: 10.")
-    add("--seed", type=int, default=0, help="Of the random numbers.")
-    add("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU where there is one.')
     add(
         "--name",
         type=str | None,
@@ -120,7 +109,10 @@ def main(argv: list[str] | None = None) -> None:
         raise FileExistsError(
             f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
         )
-    examples = read_examples(args, run, vae)
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    if args.estimator == "bidirectional":
+        examples = replace(examples, split="simulated", labels=None)
     check_data(vae.model, examples.x)
     _introduce(args, vae, examples, device)
     start = time.monotonic()
@@ -171,45 +163,13 @@ def complete(args: Namespace) -> Namespace:
             "--estimator bidirectional simulates its data from the model, since only there is an upper bound known; "
             "leave out --split and --data, or use --estimator ais"
         )
-    if args.data is not None and args.split is not None:
-        raise ValueError("--split is of the run's own data; leave it out with --data")
     if args.max_examples is None and args.estimator != "importance":
         args.max_examples = SLOW_EXAMPLES
-    if args.max_examples is not None:
-        check_count(max_examples=args.max_examples)
-    args.split = args.split or "test"
     part = Path(args.data).stem if args.name is None and args.data is not None else args.name
     if part is not None and Path(part).name != part:
         raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
     args.name = "evaluation" if part is None else f"evaluation-{part}"
     return args
-
-
-def read_examples(args: Namespace, run: Path, vae: VAE) -> Examples:
-    """Read what is to be evaluated, in the form that the run was trained on."""
-    kept = slice(args.max_examples)
-    if args.data is None:
-        dataset = run_data(run)
-        x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[args.split]
-        if len(x) == 0:
-            raise ValueError(f"--split {args.split}: the run has no such data; evaluate another split")
-        if args.split == "train" and dataset.draw is not None:
-            with torch.random.fork_rng([]):
-                torch.manual_seed(args.seed)
-                x = dataset.draw(x)
-        labels = None if dataset.labels is None else dataset.labels[args.split][kept]
-        split = "simulated" if args.estimator == "bidirectional" else args.split
-        return Examples(x[kept], split, dataset.name, None if split == "simulated" else labels)
-    config = vae.config or {}
-    source = data.read(
-        args.data, pixels=config["pixels"], levels=args.levels or config["levels"], data_dir=args.data_dir
-    )
-    if source.x.shape[1] != math.prod(config["x_shape"]):
-        raise ValueError(
-            f"--data {args.data} holds examples of {size(source.shape)}, but the run was trained on "
-            f"{size(config['x_shape'])}; bring them to that size"
-        )
-    return Examples(source.x[kept], "all", args.data, None if source.y is None else source.y[kept])
 
 
 def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
@@ -219,11 +179,11 @@ def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
         proposal = propose(vae, x, args)
         wanted = {name: value for name, value in options.items() if name != "proposal"}
         options |= {name: args[name] for name in PROPOSALS[args.proposal]}
-        with _progress("log P(X)") as progress:
+        with progress_bar("log P(X)") as progress:
             result = log_evidence(vae.model, proposal, x, **wanted, seed=args.seed, progress=progress)
         elbo = result.elbo if args.proposal == "encoder" else _elbo(vae, x, args.seed)
         return Estimate(args.estimator, options, x, result, elbo, proposal)
-    with _progress("annealing") as progress:
+    with progress_bar("annealing") as progress:
         if args.estimator == "ais":
             result, upper = ais(vae.model, x, **options, seed=args.seed, progress=progress), None
         else:
@@ -245,7 +205,7 @@ def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
         return defensive(vae.model, vae.guide, **options)
     if args.proposal in ("refined", "laplace"):
         fit = refined if args.proposal == "refined" else laplace
-        with _progress("fitting q") as progress:
+        with progress_bar("fitting q") as progress:
             # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
             return fit(vae.model, vae.guide, x, **options, seed=args.seed + 1, progress=progress)
     return vae.guide
@@ -297,26 +257,6 @@ def _rounded(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.3g} {name}"
     return str(number)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how much is done: a bar on a terminal, a few plain lines elsewhere."""
-    console = Console(highlight=False)
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    task, shown = bar.add_task(f"{what:<12}", total=None), 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal shown
-        bar.update(task, completed=done, total=total)
-        fifth = 5 * done // total
-        if not console.is_terminal and fifth > shown:
-            print(f"{what:<12}{20 * fifth:3} %", flush=True)
-            shown = fifth
-
-    with bar:
-        yield report
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import csv
 import importlib.metadata
-import io
 import json
 import math
 import platform
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.program import Program
+from pyro_vae.trained import Examples, to_csv
 from pyro_vae.vae import VAE
 
 ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc
@@ -35,16 +35,6 @@ CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against
 # What has to agree for two estimates to be compared.
 PROTOCOL = ("estimator", "proposal", "num_samples")
 LOWEST = 0.01  # the quantile below which an example of the user's own is called unlikely
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What is evaluated: data (N, D), where they come from, and their labels, (N,), if known."""
-
-    x: Tensor
-    split: str
-    name: str
-    labels: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -199,12 +189,7 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
         columns["rank"] = result.log_evidence.argsort(stable=True).argsort() + 1  # 1 is the least likely
         if summary["reference"] is not None:
             columns["unlikely"] = (result.log_evidence < summary["reference"]["log_evidence"]).long()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-        writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
-    return text.getvalue()
+    return to_csv(columns)
 
 
 def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
@@ -363,8 +348,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def size(shape: Sequence[int]) -> str:
-    """Say how large an example is."""
-    return f"{shape[-2]}x{shape[-1]} pixels" if len(shape) == 3 else f"{shape[0]} columns"

@@ -129,22 +129,6 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     return dataset, vae, training
 
 
-def run_data(run: str | os.PathLike) -> Data:
-    """Load the data of a run: the same splits, in the form that it was trained on.
-
-    Raises:
-        FileNotFoundError: When it is no run folder, or its data are gone.
-    """
-    path = Path(run) / run_folder.CONFIG
-    if not path.exists():
-        raise FileNotFoundError(f"{run} is no run folder (it holds no {run_folder.CONFIG})")
-    config = parser().parse_args(["--config", str(path)])
-    options = ("data", "pixels", "validation", "test", "levels", "data_dir")
-    dataset = data.load(**{name: config[name] for name in options})
-    run_folder.check_same_data(Path(run), dataset)
-    return dataset
-
-
 @command
 def main(argv: list[str] | None = None) -> None:
     """Train, and leave a run folder."""

@@ -16,7 +16,7 @@ from pyro_vae.data import load, read
 from pyro_vae.evidence import ais, defensive, laplace, log_evidence, refined, widened
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.train import main as train
-from pyro_vae.train import run_data
+from pyro_vae.trained import run_data
 
 QUICK = ["--epochs", "3", "--hidden_dims", "[16]", "--latent_dim", "2"]
 FEW = ["--num_samples", "40", "--max_examples", "30"]

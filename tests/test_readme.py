@@ -32,7 +32,7 @@ LAYERS = [
     {"vae"},
     {"objectives", "evidence", "inference", "build", "equations"},
     {"training", "checkpoint"},
-    {"progress", "run_folder", "evaluation_report"},
+    {"progress", "run_folder", "trained", "evaluation_report"},
     {"train", "evaluate", "check", "parts", "sample", "impute", "__main__"},
 ]
 MODULES = sorted(p for p in (ROOT / "pyro_vae").rglob("*.py") if p.parent.name != "pyro_vae" or p.stem != "__init__")

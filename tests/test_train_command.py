@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 import pyro_vae
 from pyro_vae import run_folder
-from pyro_vae.train import main, run_data
+from pyro_vae.train import main
+from pyro_vae.trained import run_data
 
 UPDATE = run_folder.Checkpoints.update
 

@@ -1,0 +1,195 @@
+"""What the commands on a trained run share: opening it, its data or the user's own, and a folder for the results."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from pyro_vae import data
+from pyro_vae.cli import Parser
+from pyro_vae.data import Data
+from pyro_vae.run_folder import CONFIG, check_same_data
+from pyro_vae.vae import VAE
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Data that a command works on.
+
+    Attributes:
+        x: The data, (N, D), in the form that the run was trained on.
+        split: "train", "validation" or "test" of the run's own data; "all" of the user's.
+        name: Where they come from.
+        labels: Their classes, (N,), if known.
+    """
+
+    x: Tensor
+    split: str
+    name: str
+    labels: Tensor | None
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add the options of every command on a run: the run, the seed and the device."""
+    parser.add_argument("run", help="A run folder.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the random numbers.")
+    parser.add_argument("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
+
+
+def add_data_arguments(parser: Parser) -> None:
+    """Add the options of every command on examples: which, and how to read them."""
+    add = parser.add_argument
+    add("--split", type=Literal["test", "validation", "train"] | None, help="Which of the run's data. Default: test.")
+    add("--data", type=str | None, help="Your own: a file, folder or name as for training. All of it, in its order.")
+    add("--levels", type=int | None, help="The number of grey levels of your own data. Default: the run's.")
+    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
+    add("--max_examples", type=int | None, help="Only the first so many. Default: all.")
+
+
+def add_out_arguments(parser: Parser, name: str) -> None:
+    """Add the options of every command that leaves files in a folder of its own."""
+    parser.add_argument("--out", type=str | None, help=f"The folder for the results. Default: RUN/{name}.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace earlier results in that folder.")
+
+
+def run_data(run: str | os.PathLike) -> Data:
+    """Load the data of a run: the same splits, in the form that it was trained on.
+
+    Raises:
+        FileNotFoundError: When it is no run folder, or its data are gone.
+        ValueError: When its configuration is broken, or its data have changed.
+    """
+    path = Path(run) / CONFIG
+    if not path.exists():
+        raise FileNotFoundError(f"{run} is no run folder (it holds no {CONFIG})")
+    try:
+        config = yaml.safe_load(path.read_text())
+        options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
+    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no run's configuration ({' '.join(str(error).split())})") from None
+    dataset = data.load(**options)
+    check_same_data(Path(run), dataset)
+    return dataset
+
+
+def read_examples(
+    run: Path,
+    vae: VAE,
+    *,
+    split: str | None = None,
+    data: str | None = None,
+    levels: int | None = None,
+    data_dir: str | None = None,
+    max_examples: int | None = None,
+    seed: int = 0,
+) -> Examples:
+    """Read some of a run's own data, or the user's, in the form that the run was trained on.
+
+    Args:
+        run: The run folder.
+        vae: Its model.
+        split: Which of the run's data: "train", "validation" or "test". Default: "test".
+        data: The user's own, as for :func:`pyro_vae.data.read`.
+        levels: The number of grey levels of the user's own. Default: the run's.
+        data_dir: The folder of mnist and its relatives.
+        max_examples: Only the first so many.
+        seed: Of the random form that training data are given.
+
+    Raises:
+        ValueError: Naming the option, what was expected and what came.
+        FileNotFoundError: When the data are not there.
+    """
+    if max_examples is not None and max_examples < 1:
+        raise ValueError(f"max_examples must be at least 1, got {max_examples}")
+    if data is not None and split is not None:
+        raise ValueError("--split is of the run's own data; leave it out with --data")
+    examples = _own(run, split or "test", seed) if data is None else _users(vae, data, levels, data_dir)
+    kept = slice(max_examples)
+    labels = None if examples.labels is None else examples.labels[kept]
+    return Examples(examples.x[kept], examples.split, examples.name, labels)
+
+
+def _own(run: Path, split: str, seed: int) -> Examples:
+    dataset = run_data(run)
+    x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
+    if len(x) == 0:
+        raise ValueError(f"--split {split}: the run has no such data; name another split")
+    if split == "train" and dataset.draw is not None:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            x = dataset.draw(x)
+    return Examples(x, split, dataset.name, None if dataset.labels is None else dataset.labels[split])
+
+
+def _users(vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
+    config = vae.config or {}
+    source = data.read(name, pixels=config["pixels"], levels=levels or config["levels"], data_dir=data_dir)
+    if source.x.shape[1] != math.prod(config["x_shape"]):
+        raise ValueError(
+            f"--data {name} holds examples of {size(source.shape)}, but the run was trained on "
+            f"{size(config['x_shape'])}; bring them to that size"
+        )
+    return Examples(source.x, "all", name, source.y)
+
+
+def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:
+    """Return the folder for a command's results, RUN/NAME unless the user says otherwise; make it by ``write_file``.
+
+    Raises:
+        FileExistsError: When there is something in it already, unless ``overwrite`` is set.
+    """
+    folder = run / name if out is None else Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--out: {folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(
+            f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
+        )
+    return folder
+
+
+def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
+    """Return a table as CSV, from its columns by name."""
+    values = [column.tolist() if isinstance(column, Tensor) else column for column in columns.values()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*values, strict=True):
+        writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
+    return text.getvalue()
+
+
+def size(shape: Sequence[int]) -> str:
+    """Say how large an example is."""
+    return f"{shape[-2]}x{shape[-1]} pixels" if len(shape) == 3 else f"{shape[0]} columns"
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done: a bar on a terminal, a few plain lines elsewhere."""
+    console = Console(highlight=False)
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task, shown = bar.add_task(f"{what:<12}", total=None), 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        bar.update(task, completed=done, total=total)
+        fifth = 5 * done // total
+        if not console.is_terminal and fifth > shown:
+            print(f"{what:<12}{20 * fifth:3} %", flush=True)
+            shown = fifth
+
+    with bar:
+        yield report
