@@ -5,6 +5,7 @@ site in its data plate has batch shape (K, B); sites are then scored one by one,
 scale, so that subsampling and KL weights never enter.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,14 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 Program = Callable[..., Any]
 Data = Tensor | tuple[Tensor, ...]
 Values = Mapping[str, Tensor]
 
 SAMPLES = "pyro_vae_samples"  # the plate over samples
+_RECORD_AT = 10  # chunks of one shape until recording them pays
 
 
 def arguments(x: Data) -> tuple[Tensor, ...]:
@@ -90,22 +93,70 @@ def log_density(program: Program, x: Data, values: Values) -> Tensor:
     return log_prob(trace(program, x, shape[0], values)).expand(shape)
 
 
-def log_density_in_chunks(program: Program, x: Data, values: Values, chunk_size: int) -> Tensor:
-    """Return :func:`log_density`, computed on at most ``chunk_size`` (datum, sample) pairs at once."""
-    num_samples, size = _pairs(values)
-    rows = min(size, chunk_size)
-    samples = max(1, chunk_size // rows)
-    if rows >= size and samples >= num_samples:
-        return log_density(program, x, values)
-    columns = []
-    for i in range(0, size, rows):
-        at, x_rows = slice(i, i + rows), take(x, slice(i, i + rows))
-        parts = [
-            log_density(program, x_rows, {name: v[k : k + samples, at] for name, v in values.items()})
-            for k in range(0, num_samples, samples)
-        ]
-        columns.append(torch.cat(parts))
-    return torch.cat(columns, dim=1)
+class ChunkedLogDensity:
+    """A program's joint log-density, on at most ``chunk_size`` (datum, sample) pairs at once.
+
+    Chunks that fit in the processor's cache are the fastest, if running Pyro's handlers for each
+    of them costs nothing. So the tensor operations of the program are recorded at the third chunk
+    of a shape, and repeated from then on. A program that does more than tensor operations on its
+    data can't be recorded, or the record doesn't agree with it on the next chunk; it then runs as it is.
+
+    Args:
+        program: The program. Its parameters must not change as long as this object is used.
+        chunk_size: Bounds the memory, but does not change the result.
+    """
+
+    def __init__(self, program: Program, chunk_size: int):
+        self.program, self.chunk_size = program, chunk_size
+        self._seen: Counter[tuple] = Counter()
+        self._records: dict[tuple, Callable[..., Tensor] | None] = {}
+
+    def __call__(self, x: Data, values: Values) -> Tensor:
+        """Return the log-density with the latents at ``values``, (K, B)."""
+        num_samples, size = _pairs(values)
+        rows = min(size, self.chunk_size)
+        samples = max(1, self.chunk_size // rows)
+        columns = []
+        for i in range(0, size, rows):
+            at, x_rows = slice(i, i + rows), take(x, slice(i, i + rows))
+            parts = [
+                self._one(x_rows, {name: v[k : k + samples, at] for name, v in values.items()})
+                for k in range(0, num_samples, samples)
+            ]
+            columns.append(torch.cat(parts))
+        return torch.cat(columns, dim=1)
+
+    def _one(self, x: Data, values: Values) -> Tensor:
+        tensors = (*arguments(x), *values.values())
+        key = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        self._seen[key] += 1
+        if self._seen[key] == _RECORD_AT and not torch.is_grad_enabled():
+            self._records[key] = self._record(x, values)
+        record = self._records.get(key)
+        if record is None:
+            return log_density(self.program, x, values)
+        if self._seen[key] == _RECORD_AT + 1:
+            plain = log_density(self.program, x, values)
+            if not torch.allclose(plain, record(*tensors), rtol=1e-4, equal_nan=True):
+                self._records[key] = None
+            return plain
+        return record(*tensors)
+
+    def _record(self, x: Data, values: Values) -> Callable[..., Tensor] | None:
+        """Return the tensor operations that the program runs, as a function of the data and the latents."""
+        num_arguments = len(arguments(x))
+
+        def run(*tensors: Tensor) -> Tensor:
+            data = tensors[:num_arguments] if isinstance(x, tuple) else tensors[0]
+            return log_density(self.program, data, dict(zip(values, tensors[num_arguments:], strict=True)))
+
+        try:
+            record = make_fx(run)(*arguments(x), *values.values())
+            record.graph.eliminate_dead_code()
+            record.recompile()
+            return record
+        except Exception:  # whatever it was, the program itself is still there to run
+            return None
 
 
 def _pairs(values: Values) -> tuple[int, int]:

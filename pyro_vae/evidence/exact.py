@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import default_chunk_size
 from pyro_vae.evidence.latents import Latents, prior
-from pyro_vae.program import Data, as_model, draw, log_density_in_chunks, num_data, quiet, reseed, take
+from pyro_vae.program import ChunkedLogDensity, Data, as_model, draw, num_data, quiet, reseed, take
 
 
 class LinearGaussian:
@@ -115,6 +115,7 @@ def _quadrature(model: Any, x: Data, num_points: int, chunk_size: int, max_zooms
     draws = latents.flatten(draw(prior(model), x, 1000)[0])[:, 0]  # (1000, n)
     centre, width = draws.mean(0), 8 * draws.std(0)
     low, high = centre - width, centre + width
+    log_density = ChunkedLogDensity(model, chunk_size)
     for _ in range(max_zooms):
         axes = [
             torch.linspace(a, b, num_points, dtype=draws.dtype, device=draws.device)
@@ -122,7 +123,7 @@ def _quadrature(model: Any, x: Data, num_points: int, chunk_size: int, max_zooms
         ]
         grid = torch.cartesian_prod(*axes).reshape(-1, 1, latents.size)  # (G, 1, n)
         values, log_jacobian = latents.unflatten(grid)
-        log_joint = log_density_in_chunks(model, x, values, chunk_size) + log_jacobian  # (G, 1)
+        log_joint = log_density(x, values) + log_jacobian  # (G, 1)
         spacing = (high - low) / (num_points - 1)
         inside = grid[(log_joint > log_joint.max() - 40)[:, 0], 0]
         new_low = torch.maximum(inside.min(0).values - spacing, low)

@@ -11,20 +11,21 @@ from pyro_vae.base import Likelihood
 from pyro_vae.evidence.checks import check_count, check_data, check_program, check_support
 from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
 from pyro_vae.program import (
+    ChunkedLogDensity,
     Data,
     Program,
     arguments,
     as_program,
     draw,
-    log_density_in_chunks,
     num_data,
     quiet,
     reseed,
     take,
 )
 
-# Elements of x in one block of noise: enough to hide Pyro's overhead, few enough for the cache.
-_BLOCK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
+# Elements of x in a chunk, so that the decoder's output stays in the cache, or on a GPU that it is busy.
+_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+_BLOCK_ELEMENTS = 2**24  # and in a block of noise, which costs Pyro's overhead once
 _MIN_ROWS = 64  # data in a block, so that running the encoder for each of them stays cheap
 
 
@@ -50,7 +51,7 @@ def log_weights(
         x: Data, (B, ...), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
         num_samples: K, exactly as many as are drawn for each datum.
         chunk_size: The most (datum, sample) pairs decoded at once, which bounds the memory but does
-            not change the result. Default: about two million elements of x.
+            not change the result. Default: about a million elements of x.
         seed: Of the noise; by default it follows torch's global generator.
 
     Returns:
@@ -107,7 +108,7 @@ def log_evidence(
         target_khat: Double K for the data whose k-hat is above this.
         max_num_samples: Where the doubling ends; 64 times ``num_samples`` by default.
         chunk_size: The most (datum, sample) pairs decoded at once, which bounds the memory but does
-            not change the result. Default: about two million elements of x.
+            not change the result. Default: about a million elements of x.
         seed: Of the noise; by default it follows torch's global generator.
         progress: Called with the number of data done, and of all.
 
@@ -171,10 +172,12 @@ class Sampler:
     ):
         first = arguments(x)[0]
         self.model, self.guide, self.x, self.seeds = model, guide, x, seeds
-        self.pairs = max(1, _BLOCK_ELEMENTS.get(first.device.type, 2**21) // max(1, first[0].numel()))
+        elements = max(_BLOCK_ELEMENTS, _CHUNK_ELEMENTS.get(first.device.type, 0))
+        self.pairs = max(1, elements // max(1, first[0].numel()))
         self.rows = min(num_data(x), max(min(_MIN_ROWS, self.pairs), self.pairs // num_samples))
-        self.chunk_size = default_chunk_size(model, x) if chunk_size is None else chunk_size
-        check_count(chunk_size=self.chunk_size)
+        chunk_size = default_chunk_size(model, x) if chunk_size is None else chunk_size
+        check_count(chunk_size=chunk_size)
+        self.log_density = ChunkedLogDensity(model, chunk_size)
         # glibc gives freed memory back to the system above a threshold, and every chunk would fault its pages
         # in again, at a third of the speed. Freeing almost 32 MB once, untouched, raises the threshold.
         torch.empty(2**25 - 2**18, dtype=torch.uint8)
@@ -195,15 +198,15 @@ class Sampler:
             z = {name: values[name] for name in self.latents}
             if start == 0:
                 check_support(self.model, x, z)
-            yield z, log_density_in_chunks(self.model, x, z, self.chunk_size) - log_q
+            yield z, self.log_density(x, z) - log_q
 
 
 def default_chunk_size(model: Program, x: Data) -> int:
-    """Return how many (datum, sample) pairs give the likelihood about two million parameters."""
+    """Return how many (datum, sample) pairs give the likelihood about a million parameters."""
     first = arguments(x)[0]
     likelihood = getattr(getattr(model, "__self__", None), "likelihood", None)
     per_element = likelihood.params_per_element if isinstance(likelihood, Likelihood) else 1
-    return max(1, _BLOCK_ELEMENTS.get(first.device.type, 2**21) // max(1, first[0].numel() * per_element))
+    return max(1, _CHUNK_ELEMENTS.get(first.device.type, 2**20) // max(1, first[0].numel() * per_element))
 
 
 def _unmet(result: Evidence, target_se: float | None, target_khat: float | None) -> Tensor:

@@ -30,7 +30,7 @@ def seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_data", type=int, default=256)
-    parser.add_argument("--num_samples", type=int, default=500)
+    parser.add_argument("--num_samples", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 

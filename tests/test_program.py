@@ -1,0 +1,58 @@
+"""A program whose chunks are recorded and repeated gives what it gives when it runs itself."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_vae import build
+from pyro_vae.program import ChunkedLogDensity, log_density
+
+X = torch.linspace(-2, 2, 5)[:, None]
+
+
+def normal(x, more=None):
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1).to_event(1), obs=x)
+        if more is not None:
+            pyro.factor("more", more(z))
+
+
+def branching(x):
+    normal(x, lambda z: torch.ones(z.shape[:-1]) if z.sum() > 0 else torch.zeros(z.shape[:-1]))
+
+
+def leaving_torch(x):
+    normal(x, lambda z: torch.from_numpy(z.numpy().sum(-1)))
+
+
+def in_chunks(program, x, z, chunk_size):
+    """Return the log-density, and how many times Pyro ran the program for it."""
+    runs = []
+
+    def counted(x):
+        runs.append(1)
+        return program(x)
+
+    with torch.no_grad(), pyro.validation_enabled(False):
+        return ChunkedLogDensity(counted, chunk_size)(x, {"z": z}), len(runs)
+
+
+@pytest.mark.parametrize("program", [normal, branching, leaving_torch])
+def test_recorded_chunks_equal_the_program(program):
+    z = torch.randn(200, 5, 1, generator=torch.Generator().manual_seed(0))
+    got, runs = in_chunks(program, X, z, chunk_size=10)
+    with torch.no_grad():
+        expected = torch.cat([log_density(program, X, {"z": part}) for part in z.split(2)])
+    assert torch.equal(got, expected)
+    assert (runs < 20) == (program is normal)  # the others can't be recorded
+
+
+def test_a_record_is_of_the_very_weights_and_shape():
+    torch.manual_seed(0)
+    vae = build((1, 4, 4), latent_dim=3).eval()
+    x, z = torch.rand(7, 16).round(), torch.randn(50, 7, 3)
+    got, runs = in_chunks(vae.model, x, z, chunk_size=21)  # chunks of 3 samples, and 2 at the end
+    assert runs < 20
+    torch.testing.assert_close(got, log_density(vae.model, x, {"z": z}), rtol=1e-6, atol=1e-5)
