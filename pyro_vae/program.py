@@ -16,7 +16,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_vae.record import record
 
 Program = Callable[..., Any]
 Data = Tensor | tuple[Tensor, ...]
@@ -132,15 +133,15 @@ class ChunkedLogDensity:
         self._seen[key] += 1
         if self._seen[key] == _RECORD_AT and not torch.is_grad_enabled():
             self._records[key] = self._record(x, values)
-        record = self._records.get(key)
-        if record is None:
+        recorded = self._records.get(key)
+        if recorded is None:
             return log_density(self.program, x, values)
         if self._seen[key] == _RECORD_AT + 1:
             plain = log_density(self.program, x, values)
-            if not torch.allclose(plain, record(*tensors), rtol=1e-4, equal_nan=True):
+            if not torch.allclose(plain, recorded(*tensors), rtol=1e-4, equal_nan=True):
                 self._records[key] = None
             return plain
-        return record(*tensors)
+        return recorded(*tensors)
 
     def _record(self, x: Data, values: Values) -> Callable[..., Tensor] | None:
         """Return the tensor operations that the program runs, as a function of the data and the latents."""
@@ -151,10 +152,7 @@ class ChunkedLogDensity:
             return log_density(self.program, data, dict(zip(values, tensors[num_arguments:], strict=True)))
 
         try:
-            record = make_fx(run)(*arguments(x), *values.values())
-            record.graph.eliminate_dead_code()
-            record.recompile()
-            return record
+            return record(run, *arguments(x), *values.values())
         except Exception:  # whatever it was, the program itself is still there to run
             return None
 

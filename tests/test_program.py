@@ -1,5 +1,8 @@
 """A program whose chunks are recorded and repeated gives what it gives when it runs itself."""
 
+import subprocess
+import sys
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,6 +10,7 @@ import torch
 
 from pyro_vae import build
 from pyro_vae.program import ChunkedLogDensity, log_density
+from pyro_vae.record import record
 
 X = torch.linspace(-2, 2, 5)[:, None]
 
@@ -47,6 +51,32 @@ def test_recorded_chunks_equal_the_program(program):
         expected = torch.cat([log_density(program, X, {"z": part}) for part in z.split(2)])
     assert torch.equal(got, expected)
     assert (runs < 20) == (program is normal)  # the others can't be recorded
+
+
+def test_recording_does_not_import_a_compiler():
+    code = "import sys, torch; from pyro_vae.record import record; record(torch.exp, torch.ones(1)); "
+    subprocess.run([sys.executable, "-c", code + "assert 'torch._dynamo' not in sys.modules"], check=True)
+
+
+def test_a_record_draws_fresh_noise_and_follows_its_parameters():
+    weight = torch.ones(3)
+    noisy = record(lambda x: x * weight + torch.randn(3), torch.zeros(3))
+    assert not torch.equal(noisy(torch.zeros(3)), noisy(torch.zeros(3)))
+    still = record(lambda x: x * weight, torch.zeros(3))
+    weight.fill_(2)
+    assert still(torch.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_changes_in_place_are_recorded_in_their_order():
+    def function(x):
+        y = x.clone()
+        half = y[:2]
+        y.mul_(3)
+        half.add_(1)  # nothing uses its result, but y has changed
+        return y + x
+
+    again = record(function, torch.ones(4))
+    assert again(torch.arange(4.0)).tolist() == function(torch.arange(4.0)).tolist()
 
 
 def test_a_record_is_of_the_very_weights_and_shape():

@@ -1,0 +1,81 @@
+"""Recording the tensor operations of a function, to repeat them without the Python around them."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+
+class NotRecordable(ValueError):
+    """The function's operations depend on the values of its tensors."""
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes each operation that torch runs into a graph."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]):
+        super().__init__()
+        self.graph, self.constants = fx.Graph(), torch.nn.Module()
+        self.alive = list(inputs)  # nodes are found by a tensor's identity, which must not be given to another
+        self.nodes = {id(tensor): self.graph.placeholder(f"input_{i}") for i, tensor in enumerate(inputs)}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for over a second, at the first operation
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise NotRecordable("a number was read from a tensor")
+        kwargs = kwargs or {}
+        node = self.graph.call_function(operation, *tree_map(self.node_of, (args, kwargs)))
+        result = operation(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self._remember(result, node)
+        elif isinstance(result, tuple | list):
+            for i, part in enumerate(result):
+                if isinstance(part, Tensor):
+                    self._remember(part, self.graph.call_function(operator.getitem, (node, i)))
+        return result
+
+    def node_of(self, value: Any) -> Any:
+        """Return what stands for a value in the graph."""
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self.nodes:  # a parameter, or another tensor that was there before
+            name = f"constant_{len(self.alive)}"
+            self.constants.register_buffer(name, value, persistent=False)
+            self._remember(value, self.graph.get_attr(name))
+        return self.nodes[id(value)]
+
+    def _remember(self, tensor: Tensor, node: fx.Node) -> None:
+        self.nodes[id(tensor)] = node
+        self.alive.append(tensor)
+
+
+def record(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:
+    """Run a function once, and return the tensor operations that it ran, as a function of the same inputs.
+
+    Shapes, and everything in the function that isn't a tensor operation, are those of this one run. Other tensors
+    than the inputs, such as parameters, are used by reference. Noise is drawn afresh.
+
+    Raises:
+        NotRecordable: When the function looks at values, and so might run other operations for other inputs.
+
+    Example:
+        >>> double = record(lambda x: 2 * x, torch.ones(3))
+        >>> double(torch.arange(3.0))
+        tensor([0., 2., 4.])
+    """
+    recorder = _Recorder(inputs)
+    with recorder:
+        result = function(*inputs)
+    recorder.graph.output(recorder.node_of(result))
+    for node in reversed(recorder.graph.nodes):
+        in_place = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        if node.op in ("call_function", "get_attr") and not node.users and not in_place:
+            recorder.graph.erase_node(node)
+    return fx.GraphModule(recorder.constants, recorder.graph)
