@@ -24,7 +24,17 @@ from pyro_vae.evaluation_report import (
     summarize,
     to_netcdf,
 )
-from pyro_vae.evidence import ais, bidirectional, defensive, laplace, log_evidence, log_weights, refined, widened
+from pyro_vae.evidence import (
+    ais,
+    bidirectional,
+    defensive,
+    laplace,
+    log_evidence,
+    log_weights,
+    quasi_random,
+    refined,
+    widened,
+)
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.program import Program
 from pyro_vae.trained import Examples, add_data_arguments, add_run_arguments, progress_bar, read_examples, size
@@ -37,6 +47,7 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "importance": {
         "num_samples": 1000,
         "proposal": "encoder",
+        "quasi_random": False,
         "target_se": None,
         "target_khat": None,
         "max_num_samples": None,
@@ -76,6 +87,12 @@ def parser() -> Parser:
         type=Literal[tuple(PROPOSALS)] | None,
         help="importance: what is sampled from. encoder (default): its q(z|x); widened: q with larger deviations; "
         "defensive: q mixed with the prior; refined: q fitted further to each example; laplace: Gaussian at each mode.",
+    )
+    add(
+        "--quasi_random",
+        action="store_true",
+        default=None,
+        help="importance: draw evenly spread samples, where q is Gaussian; the errors given are then rather too large.",
     )
     add("--target_se", type=float | None, help="importance: double K where the standard error is above this, in nats.")
     add("--target_khat", type=float | None, help="importance: double K where k-hat is above this.")
@@ -177,7 +194,7 @@ def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
     options = {name: args[name] for name in ESTIMATORS[args.estimator]}
     if args.estimator == "importance":
         proposal = propose(vae, x, args)
-        wanted = {name: value for name, value in options.items() if name != "proposal"}
+        wanted = {name: value for name, value in options.items() if name not in ("proposal", "quasi_random")}
         options |= {name: args[name] for name in PROPOSALS[args.proposal]}
         with progress_bar("log P(X)") as progress:
             result = log_evidence(vae.model, proposal, x, **wanted, seed=args.seed, progress=progress)
@@ -199,16 +216,20 @@ def _elbo(vae: VAE, x: Tensor, seed: int) -> Tensor:
 def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
     """Return the proposal that the options name, fitted to the data where it is one for each of them."""
     options = {name: args[name] for name in PROPOSALS[args.proposal]}
+    proposal = vae.guide
     if args.proposal == "widened":
-        return widened(vae.guide, **options)
+        proposal = widened(vae.guide, **options)
     if args.proposal == "defensive":
-        return defensive(vae.model, vae.guide, **options)
-    if args.proposal in ("refined", "laplace"):
-        fit = refined if args.proposal == "refined" else laplace
+        proposal = defensive(vae.model, vae.guide, **options)
+    # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
+    if args.proposal == "laplace" or options.get("full_rank"):
+        own = options if args.proposal == "laplace" else {}
         with progress_bar("fitting q") as progress:
-            # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
-            return fit(vae.model, vae.guide, x, **options, seed=args.seed + 1, progress=progress)
-    return vae.guide
+            proposal = laplace(vae.model, vae.guide, x, **own, seed=args.seed + 1, progress=progress)
+    if args.proposal == "refined":  # a full covariance is found from Laplace's rather than from a diagonal one
+        with progress_bar("fitting q") as progress:
+            proposal = refined(vae.model, proposal, x, **options, seed=args.seed + 2, progress=progress)
+    return quasi_random(proposal) if args.quasi_random else proposal
 
 
 def bound_against_k(

@@ -8,6 +8,7 @@ from pyro_vae.evidence.importance import log_evidence, log_weights
 from pyro_vae.evidence.latents import prior
 from pyro_vae.evidence.pareto import khat, khat_threshold
 from pyro_vae.evidence.proposals import defensive, widened
+from pyro_vae.evidence.quasi import quasi_random
 from pyro_vae.evidence.result import Evidence, from_log_weights
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "log_weights",
     "prior",
     "quadrature",
+    "quasi_random",
     "refined",
     "to_arviz",
     "widened",

@@ -1,5 +1,6 @@
 """log P(X) by importance sampling, for each datum of any Pyro model and guide."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -191,7 +192,7 @@ class Sampler:
     def draws(self, rows: Tensor, num_samples: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Yield latents, each (K, B, ...) in all, and log-weights of some data, block after block of samples."""
         x = take(self.x, rows)
-        step = max(1, self.pairs // len(rows))
+        step = 2 ** int(math.log2(max(1, self.pairs // len(rows))))  # so many quasi-random points are the evenest
         for start in range(0, num_samples, step):
             reseed(self.seeds)
             values, log_q = draw(self.guide, x, min(step, num_samples - start))
