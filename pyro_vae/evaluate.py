@@ -221,14 +221,14 @@ def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
         proposal = widened(vae.guide, **options)
     if args.proposal == "defensive":
         proposal = defensive(vae.model, vae.guide, **options)
-    # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
-    if args.proposal == "laplace" or options.get("full_rank"):
-        own = options if args.proposal == "laplace" else {}
-        with progress_bar("fitting q") as progress:
-            proposal = laplace(vae.model, vae.guide, x, **own, seed=args.seed + 1, progress=progress)
-    if args.proposal == "refined":  # a full covariance is found from Laplace's rather than from a diagonal one
-        with progress_bar("fitting q") as progress:
-            proposal = refined(vae.model, proposal, x, **options, seed=args.seed + 2, progress=progress)
+    # Other seeds than the estimate's: weighed by the noise it was fitted to, q would look better than it is.
+    with progress_bar("fitting q") as progress:
+        if args.proposal == "laplace":
+            proposal = laplace(vae.model, vae.guide, x, **options, seed=args.seed + 1, progress=progress)
+        elif args.proposal == "refined":
+            if args.full_rank:  # a full covariance is found sooner from Laplace's than from independent dimensions
+                proposal = laplace(vae.model, vae.guide, x, seed=args.seed + 2, progress=progress)
+            proposal = refined(vae.model, proposal, x, **options, seed=args.seed + 1, progress=progress)
     return quasi_random(proposal) if args.quasi_random else proposal
 
 

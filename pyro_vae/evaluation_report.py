@@ -141,6 +141,8 @@ def _protocol(summary: dict[str, Any]) -> str:
             f"through {summary['num_temperatures']} temperatures by HMC with {summary['num_leapfrog']} leapfrog steps"
         )
     parts = [how, "in expectation a lower bound"]
+    if summary.get("quasi_random"):
+        parts.append("quasi-random draws, of which the standard error is that of independent ones and rather too large")
     if summary["split"] == "simulated":
         parts.append("data simulated from the model")
     elif summary["pixels"] in ("binarized", "dequantized"):

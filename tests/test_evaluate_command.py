@@ -13,7 +13,7 @@ import pyro_vae
 from pyro_vae import evaluate
 from pyro_vae.checkpoint import write_file
 from pyro_vae.data import load, read
-from pyro_vae.evidence import ais, defensive, laplace, log_evidence, refined, widened
+from pyro_vae.evidence import ais, defensive, laplace, log_evidence, quasi_random, refined, widened
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.train import main as train
 from pyro_vae.trained import run_data
@@ -119,9 +119,14 @@ def test_an_evaluation_is_not_overwritten_unless_asked(run, capsys):
         (["defensive", "--fraction", "0.3"], lambda vae, x: defensive(vae.model, vae.guide, 0.3)),
         (
             ["refined", "--steps", "20", "--full_rank"],
-            lambda vae, x: refined(vae.model, vae.guide, x, steps=20, full_rank=True, seed=1),
+            lambda vae, x: refined(
+                vae.model, laplace(vae.model, vae.guide, x, seed=2), x, steps=20, full_rank=True, seed=1
+            ),
         ),
-        (["laplace", "--steps", "20"], lambda vae, x: laplace(vae.model, vae.guide, x, steps=20, seed=1)),
+        (
+            ["laplace", "--steps", "20", "--quasi_random"],
+            lambda vae, x: quasi_random(laplace(vae.model, vae.guide, x, steps=20, seed=1)),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
