@@ -22,6 +22,7 @@ class _Recorder(TorchDispatchMode):
         self.graph, self.constants = fx.Graph(), torch.nn.Module()
         self.alive = list(inputs)  # nodes are found by a tensor's identity, which must not be given to another
         self.nodes = {id(tensor): self.graph.placeholder(f"input_{i}") for i, tensor in enumerate(inputs)}
+        self.values = dict(zip(self.graph.nodes, inputs, strict=True))
         self.varying = set(self.nodes)
         self.fixed: set[int] = set()  # the memory of constants
 
@@ -43,7 +44,8 @@ class _Recorder(TorchDispatchMode):
             if node is None:
                 self.fixed.add(part.untyped_storage()._cdata)
             else:
-                self.nodes[id(part)] = node if part is result else self.graph.call_function(operator.getitem, (node, i))
+                own = node if part is result else self.graph.call_function(operator.getitem, (node, i))
+                self.nodes[id(part)], self.values[own] = own, part
                 self.varying.add(id(part))
         if written and varies:
             raise NotRecordable("a tensor that was there before was changed")
@@ -56,7 +58,8 @@ class _Recorder(TorchDispatchMode):
         if id(value) not in self.nodes:  # a parameter, or what was computed from parameters alone
             name = f"constant_{len(self.alive)}"
             self.constants.register_buffer(name, value, persistent=False)
-            self.nodes[id(value)] = self.graph.get_attr(name)
+            self.nodes[id(value)] = node = self.graph.get_attr(name)
+            self.values[node] = value
             self.alive.append(value)
             self.fixed.add(value.untyped_storage()._cdata)
         return self.nodes[id(value)]
@@ -84,4 +87,30 @@ def record(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Te
         in_place = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
         if node.op in ("call_function", "get_attr") and not node.users and not in_place:
             recorder.graph.erase_node(node)
+    _reuse_memory(recorder.graph, recorder.values)
     return fx.GraphModule(recorder.constants, recorder.graph)
+
+
+def _reuse_memory(graph: fx.Graph, values: dict[fx.Node, Tensor]) -> None:
+    """Let an elementwise operation write its result over an argument that nothing uses any more."""
+
+    def memory(node: fx.Node) -> int:
+        return values[node].untyped_storage()._cdata if node in values else 0
+
+    last_use = {memory(argument): node for node in graph.nodes for argument in node.all_input_nodes}
+    kept = {memory(node) for node in graph.nodes if node.op in ("placeholder", "get_attr")}
+    for node in graph.nodes:
+        if node.op != "call_function" or torch.Tag.pointwise not in getattr(node.target, "tags", ()) or node.kwargs:
+            continue
+        packet = getattr(torch.ops.aten, node.target.overloadpacket.__name__ + "_", None)
+        in_place = getattr(packet, node.target._overloadname, None)
+        commutes = node.target in (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor)
+        for over, *others in (node.args, node.args[::-1]) if commutes else (node.args,):
+            if in_place is None or not isinstance(over, fx.Node) or last_use[memory(over)] is not node:
+                continue
+            shared = memory(over) in kept or any(memory(o) == memory(over) for o in others if isinstance(o, fx.Node))
+            old, new = values[over], values[node]
+            alike = old.shape == new.shape and old.dtype == new.dtype and old.is_contiguous() and new.is_contiguous()
+            if alike and not shared:
+                node.target, node.args = in_place, (over, *others)
+                break

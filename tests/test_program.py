@@ -70,6 +70,24 @@ def test_what_depends_on_no_input_is_computed_once():
     assert sum(node.op == "call_function" for node in recorded.graph.nodes) == 1
 
 
+def test_memory_is_written_over_only_where_nothing_needs_it():
+    def function(x):
+        a = x.exp()  # x is the caller's
+        b = a + 1  # a is needed below
+        c = (a * b).view(2, 2)
+        d = c + c.T  # reads what it would write over
+        return d * 2, b
+
+    x = torch.rand(4)
+    recorded = record(lambda x: torch.cat([part.flatten() for part in function(x)]), x.clone())
+    y = torch.rand(4)
+    assert torch.equal(recorded(y.clone()), torch.cat([part.flatten() for part in function(y)]))
+    kept = y.clone()
+    recorded(y)
+    assert torch.equal(y, kept)
+    assert "mul_.Tensor" in recorded.code
+
+
 def test_a_sum_in_place_starts_anew_in_each_run():
     def function(x):
         total = torch.zeros(3)
