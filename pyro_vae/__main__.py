@@ -11,6 +11,15 @@ COMMANDS = {
     "evaluate": "estimate log P(X) of test data, or of your own, with error bars",
     "parts": "list the priors, encoders, likelihoods and objectives to choose from",
     "check": "check each equation of the derivation, in numbers",
+    "report": "make one HTML page of a run, with an explorer of its latent space",
+    "sample": "generate data, or variations of an example",
+    "reconstruct": "encode data and decode them again",
+    "encode": "where data are in the latent space, and what its dimensions are used for",
+    "interpolate": "walk from one example to another",
+    "manifold": "see what the latent space decodes to",
+    "impute": "fill the blanks in data, several times",
+    "augment": "add realistic variations to a data set",
+    "score": "find anomalies: log P(X) of each example, and its p-value against held-out data",
 }
 
 

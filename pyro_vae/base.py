@@ -11,7 +11,7 @@ filled in by :func:`pyro_vae.build`; every other parameter is an option of the u
 from abc import ABC, abstractmethod
 
 import torch
-from pyro.distributions import Distribution
+from pyro.distributions import Distribution, Independent
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -72,6 +72,31 @@ class Likelihood(nn.Module, ABC):
         data rather than at an arbitrary point. ``None`` leaves the bias as it is.
         """
         return None
+
+    def fill(self, x: Tensor) -> Tensor:
+        """Return ``x``, (..., D), with any value of the support where it is blank (NaN). Default: 0."""
+        return torch.where(x.isnan(), 0.0, x)
+
+    def observed_part(self, p: Distribution, observed: Tensor) -> Distribution:
+        r"""Return the distribution of the observed elements alone, the others summed out.
+
+        .. math:: p(x_\mathrm{observed}|z) = \prod_{d\ \mathrm{observed}} p(x_d|z)
+
+        A likelihood whose elements depend on each other given z has to do this in its own way.
+
+        Args:
+            p: What ``forward`` returned.
+            observed: Which elements are observed, (..., D).
+
+        Raises:
+            ValueError: If the elements aren't independent given z.
+        """
+        if not (isinstance(p, Independent) and p.reinterpreted_batch_ndims == 1):
+            raise ValueError(
+                f"{type(self).__name__} returns {type(p).__name__}, whose elements may depend on each other, so that "
+                "blanks can't be left out of it: give it an observed_part of its own"
+            )
+        return p.base_dist.mask(observed).to_event(1)
 
     def check(self, x: Tensor) -> None:
         """Refuse data outside the support.

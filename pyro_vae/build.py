@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.data.pixels import FORMS
@@ -32,6 +33,7 @@ def build(
     activation: Literal["relu", "gelu", "silu", "tanh", "softplus"] = "relu",
     levels: int | None = None,
     pixels: str = "binarized",
+    missing: bool = False,
 ) -> VAE:
     """Build a VAE; each part is a class by name, alone or with its options.
 
@@ -50,6 +52,7 @@ def build(
         activation: Between the layers.
         levels: Number of grey levels of the data, where they have any.
         pixels: The form of the data, as in :func:`pyro_vae.data.load`.
+        missing: The data have blanks (NaN): train on what is observed; the encoder is told what that is.
 
     Returns:
         The VAE; :func:`pyro_vae.save` and :func:`pyro_vae.load` know how to build it again.
@@ -73,6 +76,7 @@ def build(
         "activation": activation,
         "levels": levels,
         "pixels": pixels,
+        "missing": missing,
     }
     if latent_dim < 1:
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
@@ -95,12 +99,16 @@ def build(
 
     encoder_class = find_class(config["encoder"]["class_path"], Encoder)
     num_outputs = encoder_class.num_outputs(latent_dim)
+    inputs = 2 if missing else 1  # x, and where it is blank
     if network == "conv":
-        known["network"] = conv_encoder(x_shape, hidden_dims, num_outputs, activation)
+        encoder_shape = (inputs * x_shape[0], *x_shape[1:])
+        known["network"] = conv_encoder(encoder_shape, hidden_dims, num_outputs, activation)
     else:
-        known["network"] = mlp(x_dim, hidden_dims, num_outputs, activation)
-    if pixels in ("levels", "raw"):
-        known["network"] = nn.Sequential(Standardize(x_dim, levels if pixels == "levels" else None), known["network"])
+        known["network"] = mlp(inputs * x_dim, hidden_dims, num_outputs, activation)
+    if missing or pixels in ("levels", "raw"):
+        scaling = {"levels": levels, "raw": None}.get(pixels, 2)  # all other pixels are in [0, 1], as of two levels
+        standardize = WithMask(x_dim, scaling) if missing else Standardize(x_dim, scaling)
+        known["network"] = nn.Sequential(standardize, known["network"])
     known["encoder"] = make_part(config["encoder"], Encoder, known)
     likelihood_part = make_part(config["likelihood"], Likelihood, known)
 
@@ -114,9 +122,42 @@ def build(
         encoder=known["encoder"],
         decoder=decoder,
         likelihood=likelihood_part,
+        missing=missing,
     )
     vae.config = config
     return vae
+
+
+class WithMask(Standardize):
+    """Standardizes data, puts 0 where they are blank (NaN), and appends where that is, (..., D) -> (..., 2 D).
+
+    Since the mean of the data is at 0, also of grey levels, a blank says nothing there. The D marks together are as
+    large as one standardized element: if each were, the many that move together would drown the data in the first
+    steps of a training.
+
+    Args:
+        x_dim: D.
+        levels: Of the data, whose range becomes 1; None for data that are divided by their standard deviation.
+
+    Reference:
+        Mattei & Frellsen (2019), MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, section 2.
+
+    Example:
+        >>> import torch
+        >>> WithMask(4, levels=2)(torch.tensor([1.0, 0.0, 1.0, torch.nan]))
+        tensor([1.0000, 0.0000, 1.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.5000])
+    """
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Take the moments of the training data, (N, D), of which no value is blank any more."""
+        super().initialize(x)
+        self.loc.copy_(x.mean(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardize, fill and append."""
+        blank = x.isnan()
+        return torch.cat([torch.where(blank, 0.0, super().forward(x)), blank / x.shape[-1] ** 0.5], -1)
 
 
 def make_part(spec: PartSpec, base: type, known: Mapping[str, Any]) -> Any:

@@ -216,7 +216,7 @@ def _elbo(vae: VAE, x: Tensor, seed: int) -> Tensor:
 def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
     """Return the proposal that the options name, fitted to the data where it is one for each of them."""
     options = {name: args[name] for name in PROPOSALS[args.proposal]}
-    proposal = vae.guide
+    proposal: Program = vae.guide
     if args.proposal == "widened":
         proposal = widened(vae.guide, **options)
     if args.proposal == "defensive":

@@ -21,6 +21,8 @@ class FusedOptim(PyroOptim):
 
     Attributes:
         lr: The learning rate; assign to it to change it between steps.
+        reduce: Where not ``None``, called with all gradients before each step, to change them in place: such as
+            summing them over several processes.
         clip_norm: Where not ``None``, gradients whose norm over all parameters exceeds it are
             scaled down to it.
 
@@ -37,6 +39,7 @@ class FusedOptim(PyroOptim):
         super().__init__(constructor, options)
         self._construct = lambda params: constructor(params, **options)
         self.lr: float = options["lr"]
+        self.reduce: Callable[[list[Tensor]], None] | None = None
         self.clip_norm: float | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._known: set[Tensor] = set()
@@ -55,8 +58,10 @@ class FusedOptim(PyroOptim):
         assert self._optimizer is not None
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        if self.reduce is not None:
+            self.reduce([p.grad for p in trained if p.grad is not None])
         if self.clip_norm is not None:
-            trained = [p for group in self._optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -14,8 +14,9 @@ import torch
 from pyro_vae import plotting
 from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file
 from pyro_vae.data import Data
+from pyro_vae.devices import own_seed
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training import Training, fingerprint, own_seed
+from pyro_vae.training import Training, fingerprint
 from pyro_vae.vae import VAE
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
@@ -51,7 +52,7 @@ def create(run: Path, config: str) -> None:
 
 def reopen(run: Path, config: str) -> None:
     """Go on with a run: what an earlier end of it left behind no longer holds."""
-    for path in (*(run / name for name in (SUMMARY, MODEL, *PICTURES)), *run.glob("evaluation*.*")):
+    for path in (*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *run.glob("evaluation*.*")):
         path.unlink(missing_ok=True)
     write_file(run / CONFIG, config)
 
@@ -120,6 +121,8 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
         "seconds": seconds,
         "examples_per_second": len(training.x) * training.epoch / seconds,
         "device": str(training.device),
+        "precision": training.precision,
+        "processes": training.processes.size,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
     }

@@ -16,10 +16,12 @@ from pyro_vae import data, encoders, likelihoods, objectives, priors, run_folder
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
 from pyro_vae.checkpoint import STATE, load_training
-from pyro_vae.cli import Parser, command
+from pyro_vae.cli import Parser, command, fail
 from pyro_vae.data import Data
+from pyro_vae.devices import own_seed
+from pyro_vae.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.progress import TrainingProgress
-from pyro_vae.training import Row, Training, own_seed
+from pyro_vae.training import Row, Training
 from pyro_vae.vae import VAE
 
 PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
@@ -41,12 +43,14 @@ def parser() -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
     parser.add_argument("--log", type=Literal["tensorboard"] | None, help="Log the metrics there as well.")
-    parser.add_function_arguments(data.load, skip={"preferred"})
+    parser.add_function_arguments(data.load, skip={"preferred", "missing"})
+    missing = "Take data with blanks (NaN, in a .csv file also empty cells and NA), and train on the rest."
+    parser.add_argument("--missing", action="store_true", help=missing)
     for name, base in PARTS.items():
         parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels"})
+    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing"})
     parser.add_class_arguments(Training, skip={"vae", "x", "validation", "draw", "objective"}, instantiate=False)
     return parser
 
@@ -97,6 +101,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         validation=config.validation,
         test=config.test,
         levels=config.levels,
+        missing=config.missing,
         data_dir=config.data_dir,
     )
     if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
@@ -110,14 +115,26 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             **{name: config[name] for name in ("latent_dim", "network", "hidden_dims", "activation")},
             levels=dataset.levels,
             pixels=dataset.pixels,
+            missing=config.missing,
         )
         train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
         for x in (train, dataset.validation, dataset.test):
-            vae.likelihood.check(x)
+            vae.check(x)
         vae.initialize(train)
     steps = -(-len(dataset.train) // max(config.batch_size, 1))
     objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
-    settings = ("epochs", "batch_size", "lr", "lr_schedule", "clip_norm", "ema_decay", "patience", "seed", "device")
+    settings = (
+        "epochs",
+        "batch_size",
+        "lr",
+        "lr_schedule",
+        "clip_norm",
+        "ema_decay",
+        "patience",
+        "seed",
+        "device",
+        "precision",
+    )
     training = Training(
         vae,
         dataset.train,
@@ -131,41 +148,59 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Train, and leave a run folder."""
-    config = parse(argv)
-    name = Path(config.data).stem
-    run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    if config.resume is None:
-        run_folder.check_new(run, config.overwrite)
-    log = _logger(config.log, run)
-    dataset, vae, training = prepare(config)
-    if config.resume is None or not (run / STATE).exists():
-        run_folder.create(run, _as_yaml(config, dataset, training))
-    else:
-        load_training(training, run)
-        if training.finished and run_folder.is_complete(run, training):
-            how = "its patience has run out" if training.epoch < training.epochs else "add --epochs to train longer"
-            raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
-        run_folder.reopen(run, _as_yaml(config, dataset, training))
+    """Train, and leave a run folder; where ``torchrun`` has started several processes, the first of them leaves it."""
+    with joined():
+        with as_one():
+            config = parse(argv)
+            name = Path(config.data).stem
+            run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+            if config.resume is None:
+                run_folder.check_new(run, config.overwrite)
+            log = _logger(config.log if is_first() else None, run)
+            dataset, vae, training = prepare(config)
+            resumed = config.resume is not None and (run / STATE).exists()
+            if resumed:
+                _load(training, run)
+        run = from_first(run)
+        if is_first():
+            (run_folder.reopen if resumed else run_folder.create)(run, _as_yaml(config, dataset, training))
+            _introduce(dataset, vae, config, training)
+        try:
+            _train(training, run, vae.likelihood.is_density, log)
+        except ProcessLost as error:
+            fail(f"{error}; go on with: python -m pyro_vae.train --resume {run}", status=1)
+        if is_first():
+            facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
+            summary = run_folder.finish(run, vae, dataset, training, facts)
+            _conclude(run, vae, dataset, summary)
 
-    _introduce(dataset, vae, config, training)
+
+def _load(training: Training, run: Path) -> None:
+    load_training(training, run)
+    if training.finished and run_folder.is_complete(run, training):
+        how = "its patience has run out" if training.epoch < training.epochs else "add --epochs to train longer"
+        raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
+
+
+def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row], None]) -> None:
+    """Train to the end; the first process shows it and keeps the checkpoint up to date."""
     checkpoints = run_folder.Checkpoints(run, training)
     try:
-        with TrainingProgress(training.epochs, training.epoch, vae.likelihood.is_density) as progress:
+        with TrainingProgress(training.epochs, training.epoch, is_density) as progress:
             for row in training.run(progress.step):
                 progress.row(row)
                 log(row)
-                checkpoints.update(now=training.finished)
+                if is_first():
+                    checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
         # What the training holds now may be half an epoch, which is no state to resume from.
         print(f"stopped; go on from epoch {checkpoints.epoch + 1} with: python -m pyro_vae.train --resume {run}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
+        if not is_first():  # all processes meet it in the same step
+            raise SystemExit(1) from error
         kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
         raise type(error)(f"{error}; {kept}") from error
-    facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
-    summary = run_folder.finish(run, vae, dataset, training, facts)
-    _conclude(run, vae, dataset, summary)
 
 
 def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:
@@ -181,7 +216,8 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
         f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
         f"{config.latent_dim} latent dimensions, {weights:,} weights"
     )
-    print(f"objective   {names['objective']}, on {training.device}")
+    processes = f" in {training.processes.size} processes" if training.processes.size > 1 else ""
+    print(f"objective   {names['objective']}, on {training.device}{processes}")
 
 
 def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> None:

@@ -76,6 +76,7 @@ def run_data(run: str | os.PathLike) -> Data:
     try:
         config = yaml.safe_load(path.read_text())
         options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
+        options["missing"] = config.get("missing", False)
     except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no run's configuration ({' '.join(str(error).split())})") from None
     dataset = data.load(**options)
@@ -134,7 +135,9 @@ def _own(run: Path, split: str, seed: int) -> Examples:
 
 def _users(vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
     config = vae.config or {}
-    source = data.read(name, pixels=config["pixels"], levels=levels or config["levels"], data_dir=data_dir)
+    source = data.read(
+        name, pixels=config["pixels"], levels=levels or config["levels"], missing=vae.missing, data_dir=data_dir
+    )
     if source.x.shape[1] != math.prod(config["x_shape"]):
         raise ValueError(
             f"--data {name} holds examples of {size(source.shape)}, but the run was trained on "

@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import numpy as np
 import pyro
 import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pyro_vae.devices import check_bfloat16, own_seed, resolve_device, set_seed
+from pyro_vae.distributed import Processes
+from pyro_vae.networks import products_in
 from pyro_vae.objectives import check_objective, elbo_terms
 from pyro_vae.optim import FusedOptim
 from pyro_vae.vae import VAE
@@ -39,6 +41,9 @@ class Training:
     the global random state is left as it was: trainings in one process don't disturb each other,
     and one that is taken up again goes on exactly as if it had never stopped.
 
+    In several processes (see :mod:`pyro_vae.distributed`) each takes a share of every batch, with noise of its own; all
+    end with the same weights. A training may go on in another number of processes, with other noise then.
+
     Args:
         vae: The model and guide to train, in place.
         x: Training data, (N, D). Moved to the device as a whole.
@@ -55,7 +60,9 @@ class Training:
         patience: Stop when the validation ELBO has not risen for so many epochs, and keep the
             weights of the best epoch. Default: train to the end and keep the last weights.
         seed: Of the order of the data and of all noise.
-        device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+        device: "cpu", "cuda", …; "auto" takes a GPU where there is one, in several processes one for each.
+        precision: Of the matrix products in training: "float32", or "bfloat16", which is faster where the processor
+            has it. All else is in the precision of the weights.
 
     Raises:
         ValueError: For sizes and rates that make no sense, and for data that the likelihood refuses.
@@ -84,6 +91,7 @@ class Training:
         patience: int | None = None,
         seed: int = 0,
         device: str = "auto",
+        precision: Literal["float32", "bfloat16"] = "float32",
     ):
         _require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         _require(batch_size <= len(x), "batch_size", f"at most the number of training data, {len(x)}", batch_size)
@@ -94,15 +102,19 @@ class Training:
         _require(clip_norm is None or clip_norm > 0, "clip_norm", "a positive number", clip_norm)
         _require(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         _require(patience is None or patience >= 1, "patience", "at least 1", patience)
+        _require(precision in ("float32", "bfloat16"), "precision", '"float32" or "bfloat16"', precision)
         held_out = validation is not None and len(validation) > 0
         if patience is not None and not held_out:
             raise ValueError(f"patience={patience} needs validation data to stop by, but none came")
 
         self.device = resolve_device(device)
+        self.processes = Processes(self.device)
+        if precision == "bfloat16":
+            check_bfloat16(self.device)
         with own_seed(seed, device=self.device):
-            vae.likelihood.check(x if draw is None else draw(x[:1000]))
+            vae.check(x if draw is None else draw(x[:1000]))
         if validation is not None:
-            vae.likelihood.check(validation)
+            vae.check(validation)
         self.vae = vae.to(self.device)
         self.x = x.to(self.device)
         self.draw = draw or _as_it_is
@@ -112,12 +124,15 @@ class Training:
 
         self.epochs, self.batch_size, self.seed, self.patience = epochs, batch_size, seed, patience
         self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
+        self.precision = precision
         self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
         objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
         _require(objective.num_particles >= 1, "num_particles", "at least 1", objective.num_particles)
         check_objective(objective, vae.model, vae.guide, self.x)
         self.objective: Any = objective
+        self._weight = 1.0  # what this process's share of the batch counts
         self.svi = SVI(vae.model, vae.guide, self.optim, loss=objective)
+        self.svi.loss_and_grads = self._loss_and_grads
         average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
         self.average = AveragedModel(self.vae, multi_avg_fn=average) if average else None
 
@@ -139,9 +154,14 @@ class Training:
 
         Raises:
             NonFiniteLoss: Naming the epoch, the step and the likely cause.
+            ProcessLost: When another of the processes ended.
         """
-        while not self.finished:
-            yield self._run_epoch(on_step)
+        try:
+            self.processes.take_from_first([*self.vae.state_dict().values()])
+            while not self.finished:
+                yield self._run_epoch(on_step)
+        finally:
+            self.processes.leave()
         self.vae.load_state_dict(self.best or self.evaluated.state_dict())
 
     @functools.cached_property
@@ -169,14 +189,20 @@ class Training:
             pyro.get_param_store().scope(),  # the parameters are the VAE's own; Pyro's store is global
             pyro.validation_enabled(False),
             warnings.catch_warnings(),
+            products_in(torch.bfloat16, self.vae) if self.precision == "bfloat16" else contextlib.nullcontext(),
         ):
             warnings.filterwarnings("ignore", "Encountered NaN")  # it ends the training below, with the reason
-            batches = torch.randperm(len(self.x), device=self.device).split(self.batch_size)
-            for step, indices in enumerate(batches):
-                batch = self.draw(self.x[indices])
+            order = torch.randperm(len(self.x), device=self.device)
+            if self.processes.size > 1:
+                self.processes.take_from_first([order])
+                set_seed(self.seed, self.epoch + 1, 1 + self.processes.rank)
+            batches = order.split(self.batch_size)
+            for step, rows in enumerate(batches):
+                share, self._weight = self.processes.share(rows)
+                batch = self.draw(self.x[share])
                 self.optim.lr = self._lr_at(self.epoch + step / len(batches))
                 # Pyro's losses are sums over the batch, so the bound on one datum's gradient scales with it.
-                self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(batch)
+                self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(rows)
                 loss = self.svi.step(batch)
                 if not math.isfinite(loss):
                     raise NonFiniteLoss(self._diagnosis(step + 1, loss, total, batch))
@@ -184,9 +210,10 @@ class Training:
                 if self.average:
                     self.average.update_parameters(self.vae)
                 if on_step:
-                    on_step(step + 1, len(batches), loss / len(batch))
+                    on_step(step + 1, len(batches), loss / len(rows))
         if not all(p.isfinite().all() for p in self.vae.parameters()):
             raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, total, batch))
+        self._check_agreement()
         seconds = time.perf_counter() - start
 
         self.epoch += 1
@@ -195,7 +222,9 @@ class Training:
         self.evaluated.eval()
         with pyro.get_param_store().scope():
             terms = elbo_terms(self.evaluated.model, self.evaluated.guide, probe, seed=self.seed)
-        reconstruction, kl = (term.mean().item() for term in terms)
+        means = torch.stack([term.mean() for term in terms])
+        self.processes.take_from_first([means])  # since it decides when to stop
+        reconstruction, kl = means.tolist()
         row = {
             "epoch": self.epoch,
             "loss": total / len(self.x),
@@ -212,13 +241,32 @@ class Training:
             self.best = copy.deepcopy(self.evaluated.state_dict())
         return row
 
+    def _loss_and_grads(self, model: Callable, guide: Callable, batch: Tensor) -> float | Tensor:
+        loss = self.objective.loss_and_grads(model, guide, batch)
+        if self.processes.size == 1:
+            return loss
+        # SVI reads the loss after the optimiser's step, which sums it over the processes along with the gradients.
+        total = torch.as_tensor(loss, dtype=batch.dtype, device=self.device).clone()
+        self.optim.reduce = lambda gradients: self.processes.sum([total, *gradients], self._weight)
+        return total
+
+    def _check_agreement(self) -> None:
+        if self.processes.size == 1:
+            return
+        weights = torch.cat([p.detach().flatten() for p in self.vae.parameters()])
+        if not self.processes.agree(int(fingerprint(weights), 16) >> 1):  # 63 bits, which an integer tensor can hold
+            raise ArithmeticError(
+                f"the weights of the {self.processes.size} processes differ after epoch {self.epoch + 1}: "
+                "run them on processors of one kind, and leave it to the training to change the weights"
+            )
+
     def _lr_at(self, epoch: float) -> float:
         if self.lr_schedule == "constant":
             return self.lr
         return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
     def _diagnosis(self, step: int, loss: float, total: float, batch: Tensor) -> str:
-        if not batch.isfinite().all():
+        if self.processes.any(bool((batch.isinf() if self.vae.missing else ~batch.isfinite()).any())):
             cause = "the batch holds values that are not finite"
         else:
             mean = total / (step - 1) / self.batch_size if step > 1 else math.nan
@@ -303,26 +351,6 @@ def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
 def fingerprint(x: Tensor) -> str:
     """Return a hash of data, which differs where any of them, or their order, differs."""
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device called ``name``; "auto" is a GPU where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: expected one that this machine has, such as cpu or auto, got {name!r}") from error
-    return device
-
-
-@contextlib.contextmanager
-def own_seed(*seeds: int, device: torch.device) -> Iterator[None]:
-    """Draw random numbers from a seed of their own inside, and leave the global state as it was."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-        yield
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -38,9 +38,12 @@ class VAE(nn.Module):
         encoder: q(z|x).
         decoder: Maps z, (..., z_dim), to the likelihood's raw parameters, (..., D, P).
         likelihood: p(x|z), with P parameters for each of the D elements of a datum.
+        missing: The data may have blanks (NaN): the model is then that of the observed elements,
+            :math:`p(z) \prod_{d\ \mathrm{observed}} p(x_d|z)`, and the encoder has to take blanks.
 
     Reference:
-        Kingma & Welling (2014), Auto-Encoding Variational Bayes.
+        Kingma & Welling (2014), Auto-Encoding Variational Bayes; with blanks, Mattei & Frellsen (2019), MIWAE:
+        Deep Generative Modelling and Imputation of Incomplete Data Sets, section 2.
 
     Example:
         >>> from pyro_vae.encoders import DiagonalNormal
@@ -57,12 +60,15 @@ class VAE(nn.Module):
         torch.Size([3, 784])
     """
 
-    def __init__(self, *, prior: Prior, encoder: Encoder, decoder: nn.Module, likelihood: Likelihood):
+    def __init__(
+        self, *, prior: Prior, encoder: Encoder, decoder: nn.Module, likelihood: Likelihood, missing: bool = False
+    ):
         super().__init__()
         self.prior = prior
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        self.missing = missing
         self.config: dict | None = None  # how `build` made it, for `save`
         self._name = _UniqueName()
 
@@ -71,7 +77,10 @@ class VAE(nn.Module):
         self._register("prior", "decoder", "likelihood")
         with pyro.plate("data", size if x is None else len(x), dim=-1):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            p = self.likelihood(self.decoder(z))
+            if self.missing and x is not None:
+                p, x = self.likelihood.observed_part(p, ~x.isnan()), self.likelihood.fill(x)
+            return pyro.sample("x", p, obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """q(z|x): sample z for each row of ``x``, (B, D)."""
@@ -82,6 +91,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
         """Set starting values from the training data ``x``, (N, D): the decoder's output starts at its marginals."""
+        x = _fill_from_column(x) if self.missing else x
         self.prior.initialize(x)
         self.likelihood.initialize(x)
         for module in self.encoder.modules():
@@ -91,6 +101,14 @@ class VAE(nn.Module):
         bias = [p for name, p in self.decoder.named_parameters() if name.endswith("bias")][-1:]
         if raw is not None and bias and bias[0].numel() == raw.numel():
             bias[0].copy_(raw.reshape(bias[0].shape))
+
+    def check(self, x: Tensor) -> None:
+        """Refuse data, (N, D), that the likelihood does not accept; blanks (NaN) only where ``missing`` is set.
+
+        Raises:
+            ValueError: Naming the likelihood, what it accepts, what came, and what would fit.
+        """
+        self.likelihood.check(self.likelihood.fill(x) if self.missing else x)
 
     @torch.no_grad()
     def sample(self, num: int, *, mean: bool = False) -> Tensor:
@@ -109,3 +127,16 @@ class VAE(nn.Module):
     def _register(self, *parts: str) -> None:
         for part in parts:
             pyro.module(f"{self._name}.{part}", getattr(self, part))
+
+
+def _fill_from_column(x: Tensor) -> Tensor:
+    """Fill the blanks of each column with values that it has in other rows: its moments stay about the same."""
+    empty = x.isnan().all(0).nonzero()
+    if len(empty):
+        raise ValueError(f"the training data have no value at all in column {int(empty[0])}, from 0; leave it out")
+    x = x.clone()
+    for column in x.unbind(1):
+        blank = column.isnan()
+        values = column[~blank]
+        column[blank] = values[torch.arange(int(blank.sum()), device=x.device) % len(values)]
+    return x

@@ -27,13 +27,44 @@ def test_the_pictures_are_there():
 
 # Who may import whom, from the bottom up: a module imports only modules of earlier layers.
 LAYERS = [
-    {"base", "networks", "flows", "program", "data", "plotting", "cli", "optim", "derivation"},
+    {
+        "base",
+        "networks",
+        "flows",
+        "record",
+        "program",
+        "data",
+        "plotting",
+        "plotting_latent",
+        "plotting_score",
+        "plotting_impute",
+        "cli",
+        "optim",
+        "derivation",
+        "distributed",
+        "devices",
+    },
     {"priors", "encoders", "likelihoods"},
     {"vae"},
     {"objectives", "evidence", "inference", "build", "equations"},
     {"training", "checkpoint"},
-    {"progress", "run_folder", "trained", "evaluation_report"},
-    {"train", "evaluate", "check", "parts", "sample", "impute", "__main__"},
+    {"progress", "run_folder", "trained", "outputs", "evaluation_report", "page"},
+    {
+        "train",
+        "evaluate",
+        "check",
+        "parts",
+        "sample",
+        "reconstruct",
+        "encode",
+        "interpolate",
+        "manifold",
+        "impute",
+        "score",
+        "augment",
+        "report",
+        "__main__",
+    },
 ]
 MODULES = sorted(p for p in (ROOT / "pyro_vae").rglob("*.py") if p.parent.name != "pyro_vae" or p.stem != "__init__")
 

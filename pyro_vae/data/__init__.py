@@ -59,6 +59,7 @@ def load(
     validation: float | None = None,
     test: float | None = None,
     levels: int | None = None,
+    missing: bool = False,
     data_dir: str | None = None,
 ) -> Data:
     """Load a data set into memory and split it into training, validation and test data.
@@ -79,6 +80,7 @@ def load(
         test: The part of your own data to set aside for testing, likewise. Default: the test set that the data
             have, or 0.1.
         levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
+        missing: Take data with blanks: NaN, in a .csv file also empty cells and NA.
         data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
             variable PYRO_VAE_DATA, or ~/.cache/pyro_vae.
 
@@ -98,7 +100,7 @@ def load(
         ((1, 8, 8), 17)
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir)
+    source = _read(data, data_dir, missing)
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
     levels = levels or source.levels
@@ -125,13 +127,15 @@ def load(
         shape=source.shape,
         levels=levels,
         pixels=pixels,
-        draw=_pixels.draw_from(pixels, levels),
+        draw=_pixels.draw_from(pixels, levels, missing),
         labels=labels,
         columns=source.columns,
     )
 
 
-def read(data: str, *, pixels: str, levels: int | None = None, data_dir: str | None = None) -> Source:
+def read(
+    data: str, *, pixels: str, levels: int | None = None, missing: bool = False, data_dir: str | None = None
+) -> Source:
     """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
 
     Args:
@@ -139,6 +143,7 @@ def read(data: str, *, pixels: str, levels: int | None = None, data_dir: str | N
         pixels: The form, as for :func:`load`.
         levels: The number of grey levels. Values that all lie in [0, 1] already are taken as they are where the
             form is binarized, threshold or grey, unless the format itself has levels.
+        missing: Take data with blanks, as for :func:`load`.
         data_dir: The folder that mnist and its relatives are kept in.
 
     Returns:
@@ -154,9 +159,9 @@ def read(data: str, *, pixels: str, levels: int | None = None, data_dir: str | N
         torch.Size([1797, 64])
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir)
+    source = _read(data, data_dir, missing)
     x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
-    in_unit_interval = bool(x.min() >= 0 and x.max() <= 1)
+    in_unit_interval = not bool(((x < 0) | (x > 1)).any())
     if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
         raise ValueError(
             f"data={data!r}: expected {levels} grey levels, but it has {source.levels}; rescale it to as many levels"
@@ -181,7 +186,7 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
         )
 
 
-def _read(data: str, data_dir: str | None) -> Source:
+def _read(data: str, data_dir: str | None, missing: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
     path = Path(data).expanduser()
@@ -199,7 +204,7 @@ def _read(data: str, data_dir: str | None) -> Source:
         )
     if path.stat().st_size == 0:
         raise ValueError(f"data={data!r}: expected data, but the file is empty; write it again")
-    return _READERS[path.suffix.lower()](data, path)
+    return _READERS[path.suffix.lower()](data, path, missing)
 
 
 def _split(

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.source import Source, check_memory, one_line, to_tensor
+from pyro_vae.data.source import FILL_BLANKS, Source, check_memory, one_line, to_tensor
 
 Header = tuple[tuple[int, ...], np.dtype]
+
+# Cells of a table without a value, in capitals.
+BLANKS = {"", "NA", "NAN"}
 
 
 @contextlib.contextmanager
@@ -31,12 +34,12 @@ def _expecting(data: str, expected: str) -> Iterator[None]:
         ) from error
 
 
-def read_npy(data: str, path: Path) -> Source:
+def read_npy(data: str, path: Path, missing: bool = False) -> Source:
     """Read one array."""
-    return _read_arrays(data, {"x": lambda: path.open("rb")}, "a .npy file")
+    return _read_arrays(data, {"x": lambda: path.open("rb")}, "a .npy file", missing)
 
 
-def read_npz(data: str, path: Path) -> Source:
+def read_npz(data: str, path: Path, missing: bool = False) -> Source:
     """Read array ``x``, or the only one, or ``x_train`` and ``x_test``; labels ``y``, ``y_train`` and ``y_test``."""
     with contextlib.ExitStack() as stack:
         with _expecting(data, "a .npz file"):
@@ -44,7 +47,7 @@ def read_npz(data: str, path: Path) -> Source:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         roles = _roles(data, names)
         return _read_arrays(
-            data, {role: partial(archive.open, f"{name}.npy") for role, name in roles.items()}, "a .npz file"
+            data, {role: partial(archive.open, f"{name}.npy") for role, name in roles.items()}, "a .npz file", missing
         )
 
 
@@ -64,7 +67,7 @@ def _roles(data: str, names: list[str]) -> dict[str, str]:
     return {role: name for role, name in wanted.items() if name in names}
 
 
-def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expected: str) -> Source:
+def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expected: str, missing: bool) -> Source:
     """Read arrays by role: x and x_test are the data, y and y_test their labels. All headers come first."""
     headers = {}
     for role, opener in openers.items():
@@ -91,10 +94,10 @@ def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expecte
         with _expecting(data, expected), openers[role]() as stream:
             arrays[role] = np.lib.format.read_array(stream, allow_pickle=False)
     return Source(
-        x=to_tensor(data, arrays["x"]),
+        x=to_tensor(data, arrays["x"], missing),
         shape=shape,
         y=_labels(arrays.get("y")),
-        x_test=to_tensor(data, arrays["x_test"]) if "x_test" in arrays else None,
+        x_test=to_tensor(data, arrays["x_test"], missing) if "x_test" in arrays else None,
         y_test=_labels(arrays.get("y_test")),
     )
 
@@ -140,25 +143,29 @@ def _labels(y: np.ndarray | None) -> Tensor | None:
     return torch.from_numpy(y.reshape(-1).astype(np.int64))
 
 
-def read_csv(data: str, path: Path) -> Source:
-    """Read a table of numbers, separated by commas, with or without a first line of names."""
+def read_csv(data: str, path: Path, missing: bool = False) -> Source:
+    """Read a table of numbers, separated by commas, with or without a first line of names.
+
+    Where some may be ``missing``, a cell that is empty, NA or NaN is a blank.
+    """
     # A cell takes at least two characters of the file, and four bytes in memory.
     check_memory(data, 2 * path.stat().st_size)
     with _expecting(data, "a .csv file"), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         first = next(reader, [])
-    header = bool(first) and not any(_is_number(cell) for cell in first)
+    header = not all(_is_blank(cell) for cell in first) and not any(_is_number(cell) for cell in first)
     skip = reader.line_num if header else 0
     try:
         with warnings.catch_warnings(), path.open(encoding="utf-8-sig") as file:
             warnings.simplefilter("ignore", UserWarning)  # an empty table is refused below
             table = np.loadtxt(
-                file, dtype=np.float32, delimiter=",", quotechar='"', comments=None, skiprows=skip, ndmin=2
-            )
+                file, dtype=np.float32, delimiter=",", quotechar='"', comments=None, skiprows=skip, ndmin=2,
+                converters=_number_or_blank if missing else None, encoding=None,
+            )  # fmt: skip
     except ValueError as error:
         raise ValueError(
             f"data={data!r}: expected numbers separated by commas, as many in each row, but "
-            f"{_first_mistake(path, skip) or one_line(error) + '; write the file again'}"
+            f"{_first_mistake(path, skip, missing) or one_line(error) + '; write the file again'}"
         ) from error
     if table.size == 0:
         raise ValueError(f"data={data!r}: expected rows of numbers, but there are none; write the file again")
@@ -168,10 +175,10 @@ def read_csv(data: str, path: Path) -> Source:
             f"{table.shape[1]} cells; correct the first line"
         )
     columns = tuple(cell.strip() for cell in first) if header else None
-    return Source(x=to_tensor(data, table), shape=(table.shape[1],), columns=columns)
+    return Source(x=to_tensor(data, table, missing), shape=(table.shape[1],), columns=columns)
 
 
-def _first_mistake(path: Path, skip: int) -> str | None:
+def _first_mistake(path: Path, skip: int, missing: bool) -> str | None:
     """Return in words what is wrong with a table that did not read."""
     width = None
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -185,11 +192,21 @@ def _first_mistake(path: Path, skip: int) -> str | None:
                     return f"line {reader.line_num} has {len(row)} cells, not {width}; make all rows equally long"
                 for column, cell in enumerate(row, 1):
                     where = f"in line {reader.line_num}, column {column}"
-                    if not cell.strip():
-                        return f"a cell is blank {where}; blanks are not supported here: remove the rows with blanks"
+                    if _is_blank(cell):
+                        if missing:
+                            continue
+                        return f"a cell is blank {where}; {FILL_BLANKS}"
                     if not _is_number(cell):
                         return f"{where} stands {cell[:40]!r}; remove the column, or write it as numbers"
     return None
+
+
+def _is_blank(cell: str) -> bool:
+    return cell.strip().upper() in BLANKS
+
+
+def _number_or_blank(cell: str) -> float:
+    return math.nan if _is_blank(cell) else float(cell)
 
 
 def _is_number(cell: str) -> bool:

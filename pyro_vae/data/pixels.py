@@ -30,18 +30,24 @@ def prepare(x: Tensor, form: str, levels: int | None) -> Tensor:
         return x
     if levels is not None:
         x = x / (levels - 1)
-    return (x > THRESHOLD).float() if form == "threshold" else x
+    return _keeping_blanks(lambda x: (x > THRESHOLD).float(), x) if form == "threshold" else x
+
+
+def _keeping_blanks(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Change the values of ``x``, but leave its blanks (NaN) blank."""
+    return torch.where(x.isnan(), x, change(x))
 
 
 def look_like_levels(x: Tensor) -> bool:
     """Whether values are whole numbers beyond 0 and 1, as grey levels are."""
-    return bool((x == x.round()).all() and x.max() > 1 and x.min() >= 0)
+    x = x[~x.isnan()]
+    return bool(len(x) and (x == x.round()).all() and x.max() > 1 and x.min() >= 0)
 
 
-def draw_from(form: str, levels: int | None) -> Callable[[Tensor], Tensor] | None:
+def draw_from(form: str, levels: int | None, missing: bool = False) -> Callable[[Tensor], Tensor] | None:
     """Return the function that makes a fresh random version of a batch, None where nothing is random."""
     if form == "binarized":
-        return binarize
+        return partial(_keeping_blanks, binarize) if missing else binarize
     if form == "dequantized":
         return partial(dequantize, levels=levels)
     return None
@@ -52,7 +58,7 @@ def draw_once(x: Tensor, form: str, levels: int | None, seed: int) -> Tensor:
     if draw_from(form, levels) is None:
         return x
     u = torch.rand(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
-    return binarize(x, u) if form == "binarized" else dequantize(x, levels, u)
+    return _keeping_blanks(partial(binarize, u=u), x) if form == "binarized" else dequantize(x, levels, u)
 
 
 def binarize(x: Tensor, u: Tensor | None = None) -> Tensor:
@@ -119,7 +125,9 @@ def check(data: str, x: Tensor, form: str, levels: int | None) -> None:
         ValueError: Naming the data, what was expected, what came, and the ways out.
     """
     if levels is not None:
-        wrong = (x < 0) | (x > levels - 1) | (x != x.round()) if x.is_floating_point() else x > levels - 1
+        wrong = (
+            (x < 0) | (x > levels - 1) | ((x != x.round()) & ~x.isnan()) if x.is_floating_point() else x > levels - 1
+        )
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
             raise ValueError(
@@ -135,11 +143,11 @@ def check(data: str, x: Tensor, form: str, levels: int | None) -> None:
         )
     elif form != "raw" and not _within(x, 0, 1):
         raise ValueError(
-            f"data={data!r}: pixels={form!r} expects values in [0, 1], but they go from {x.min().item():g} to "
-            f"{x.max().item():g}; --levels 256 reads whole numbers 0..255 as 256 grey levels, "
+            f"data={data!r}: pixels={form!r} expects values in [0, 1], but they go from {x.nan_to_num(0.5).min():g} to "
+            f"{x.nan_to_num(0.5).max():g}; --levels 256 reads whole numbers 0..255 as 256 grey levels, "
             "--pixels raw takes values as they are, or rescale them"
         )
 
 
 def _within(x: Tensor, low: float, high: float) -> bool:
-    return bool(x.min() >= low and x.max() <= high)
+    return not bool(((x < low) | (x > high)).any())

@@ -11,6 +11,8 @@ from torch import Tensor
 # reading holds up to three copies for a moment.
 MEMORY_FRACTION = 0.25
 
+FILL_BLANKS = "fill them with pyro-vae impute, train on what is there with --missing, or remove the rows with blanks"
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -51,15 +53,16 @@ def check_memory(data: str, num_bytes: int) -> None:
         )
 
 
-def to_tensor(data: str, array: np.ndarray) -> Tensor:
-    """Return an array as uint8 or float32, (N, D), and refuse blanks and infinities."""
+def to_tensor(data: str, array: np.ndarray, missing: bool = False) -> Tensor:
+    """Return an array as uint8 or float32, (N, D), and refuse infinities, and blanks unless some may be missing."""
     array = array.reshape(len(array), -1)
     if array.dtype == np.uint8:
         return torch.from_numpy(array)
     with np.errstate(over="ignore"):  # an overflow is refused below
         x = torch.from_numpy(array.astype(np.float32, copy=False))
+    no_blanks = torch.zeros((), dtype=torch.bool) if missing else x.isnan()
     for wrong, what, way_out in (
-        (x.isnan(), "blank (NaN)", "blanks are not supported here: remove the rows with blanks, or fill them"),
+        (no_blanks, "blank (NaN)", FILL_BLANKS),
         (x.isinf(), "infinite, or too large for float32", "remove these rows, or rescale"),
     ):
         if wrong.any():

@@ -65,6 +65,14 @@ def _trace_few(program: Program, x: Data) -> poutine.Trace:
     return result
 
 
+def takes_blanks(program: Program) -> bool:
+    """Whether a program says that it takes data with blanks (NaN), by an attribute ``missing`` of its own or its VAE's.
+
+    A model that does observes the other elements alone, with any value of the support in place of the blanks.
+    """
+    return bool(getattr(getattr(program, "__self__", program), "missing", False))
+
+
 def check_data(model: Program, x: Data) -> None:
     """Refuse data on which log P(X) has no meaning: not finite, of another width, or of a likelihood that is a loss.
 
@@ -77,11 +85,12 @@ def check_data(model: Program, x: Data) -> None:
             raise ValueError(f"x must be a tensor with a row for each datum, (N, ...), and at least one; got {came}")
         if len(a) != num_data(x):
             raise ValueError(f"the tensors of x must have equally many rows, but have {[len(a) for a in arguments(x)]}")
-        if not torch.isfinite(a).all():
-            row = int((~torch.isfinite(a)).reshape(len(a), -1).any(1).nonzero()[0])
+        wrong = a.isinf() if takes_blanks(model) else ~a.isfinite()
+        if wrong.any():
+            row = int(wrong.reshape(len(a), -1).any(1).nonzero()[0])
             raise ValueError(
                 f"x has values that are not finite, the first in row {row}: log P(X) needs complete data; "
-                "fill missing values in first, by imputation"
+                "fill missing values in first, by imputation (pyro-vae impute, or pyro_vae.inference.impute)"
             )
     vae = getattr(model, "__self__", None)
     likelihood = getattr(vae, "likelihood", None)
@@ -97,7 +106,7 @@ def check_data(model: Program, x: Data) -> None:
         width = model(None, 1).shape[1:]
     if first.shape[1:] != width:
         raise ValueError(f"x has rows of shape {tuple(first.shape[1:])}, but the model's data have {tuple(width)}")
-    likelihood.check(first)
+    likelihood.check(likelihood.fill(first) if takes_blanks(model) else first)
 
 
 def check_support(model: Program, x: Data, values: Values) -> None:

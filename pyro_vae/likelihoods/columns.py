@@ -1,7 +1,7 @@
 """A different likelihood for each group of columns of a table."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Distribution, TorchDistribution
@@ -67,6 +67,18 @@ class Columns(Likelihood):
             if initial is not None:
                 r[:, : part.params_per_element] = initial
         return raw
+
+    def fill(self, x: Tensor) -> Tensor:
+        """Let each likelihood fill the blanks (NaN) of its own columns of ``x``, (..., D)."""
+        columns = zip(self._parts, x.split(self.widths, -1), strict=True)
+        return torch.cat([part.fill(own) for part, own in columns], -1)
+
+    def observed_part(self, p: Distribution, observed: Tensor) -> Distribution:
+        """Return the joint distribution of the elements that are observed, (..., D)."""
+        assert isinstance(p, _Joint)
+        groups = zip(self._parts, p.parts, observed.split(self.widths, -1), strict=True)
+        parts: list[Any] = [part.observed_part(own, seen) for part, own, seen in groups]
+        return _Joint(parts, self.widths, self.support)
 
     def check(self, x: Tensor) -> None:
         """Refuse a table of another width, or columns that do not suit their likelihood.

@@ -1,0 +1,133 @@
+"""Add realistic variations to a data set: ``python -m pyro_vae.augment RUN --data FILE --times 5``."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae import data, plotting
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.data.source import Source, check_memory
+from pyro_vae.evidence.checks import check_count
+from pyro_vae.inference import augment
+from pyro_vae.trained import add_out_arguments, add_run_arguments, new_folder, read_examples, to_csv
+from pyro_vae.training import resolve_device
+
+NAME = "augment"
+GREY_FORMS = ("binarized", "threshold", "grey")
+SHOWN, SHOWN_TIMES = 12, 5  # originals, and variations of each, in the picture
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.augment",
+        description="Add variations of each example to a data set: other draws from its posterior, decoded.",
+    )
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add("--data", type=str, required=True, help="A file, folder or name as for training. All of it, in its order.")
+    add("--levels", type=int | None, help="The number of grey levels of the data. Default: the run's.")
+    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
+    add("--max_examples", type=int | None, help="Only the first so many. Default: all.")
+    add("--times", type=int, default=5, help="Variations of each example.")
+    add("--temperature", type=float, default=1.0, help="Factor on the posterior's deviations: more varies more.")
+    add("--mean", action="store_true", help="Take the means E[x|z] rather than draws of x.")
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Augment a data set, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    chosen = {name: args[name] for name in ("data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    vae.likelihood.check(examples.x)
+    original = data.read(args.data, pixels="raw", data_dir=args.data_dir)
+    check_count(times=args.times)
+    check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
+    count, form, levels = len(examples.x), (vae.config or {})["pixels"], (vae.config or {})["levels"]
+    print(f"data        {examples.name}: {count:,} examples")
+    options = {"times": args.times, "temperature": args.temperature, "mean": args.mean, "seed": args.seed}
+    made = augment(vae, examples.x.to(device), **options).cpu()
+    levels = original.levels or args.levels or levels
+    if form in GREY_FORMS and original.levels is None and bool(original.x.min() >= 0 and original.x.max() <= 1):
+        levels = None  # as they were read
+    variations = to_original_units(made, form, levels)
+    x = torch.cat([original.x[:count], variations.flatten(0, 1)])
+    origin = torch.arange(count).repeat(args.times + 1)
+    labels = None if examples.labels is None else examples.labels[origin]
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "augmented.npz", to_npz(x.reshape(-1, *original.shape[-2:]), labels, origin))
+    files = ["augmented.npz"]
+    if Path(args.data).suffix.lower() == ".csv":
+        names = original.columns or [f"column {d + 1}" for d in range(x.shape[1])]
+        shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
+        columns = dict(zip(names, torch.from_numpy(shortest).T, strict=True)) | (
+            {} if labels is None else {"label": labels}
+        )
+        write_file(folder / "augmented.csv", to_csv(columns))
+        files.append("augmented.csv")
+    draw(folder / "augmented.png", original, variations, args.data)
+    what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
+    print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")
+    if labels is not None:
+        print("labels      those of the originals: whether a variation still deserves it, the model doesn't know")
+    files.append("augmented.png")
+    print(f"results     {folder}  ({', '.join(files)}: {len(x):,} rows, the {count:,} originals first, then in turn)")
+
+
+def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:
+    """Return data in the form that a model was trained on in that of the data set: whole grey levels where it has any.
+
+    Args:
+        x: Draws or means, of any shape.
+        form: The form, as in :func:`pyro_vae.data.load`.
+        levels: The number of grey levels; None where the data are used as they are.
+
+    Example:
+        >>> to_original_units(torch.tensor([0.0, 0.4, 1.0]), "binarized", 256)
+        tensor([  0., 102., 255.])
+    """
+    if levels is None or form == "raw":
+        return x
+    if form == "dequantized":
+        return (x * levels).floor().clamp(0, levels - 1)
+    return ((levels - 1) * x if form in GREY_FORMS else x).round()
+
+
+def to_npz(x: Tensor, labels: Tensor | None, origin: Tensor) -> bytes:
+    """Return the content of a .npz file with ``x``, labels ``y`` where known, and which row each comes from."""
+    whole = bool((x == x.round()).all() and x.min() >= 0 and x.max() <= 255)
+    arrays = {"x": (x.byte() if whole else x).numpy(), "original": origin.numpy()}
+    if labels is not None:
+        arrays["y"] = labels.numpy()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stubs expect allow_pickle among them
+    return buffer.getvalue()
+
+
+def draw(path: Path, original: Source, variations: Tensor, name: str) -> None:
+    """Draw some originals, and below each its variations; of a table, its columns."""
+    if len(original.shape) == 3:
+        rows = torch.cat([original.x[None, :SHOWN], variations[:SHOWN_TIMES, :SHOWN]])
+        title = f"{Path(name).name}, and below each its variations"
+        plotting.image_grid(rows.flatten(0, 1), original.shape, path, columns=rows.shape[1], title=title)
+    else:
+        names = original.columns or [f"column {d + 1}" for d in range(original.shape[0])]
+        made = variations.flatten(0, 1)
+        plotting.columns_compared(
+            original.x, made, path, names=names, title=f"{Path(name).name}, and variations of it", label="variations"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Encode data, and see what each latent dimension is used for: ``python -m pyro_vae.encode RUN --data FILE``."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import plotting_latent
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.devices import resolve_device
+from pyro_vae.inference import Latents, encode
+from pyro_vae.outputs import to_npz
+from pyro_vae.trained import (
+    Examples,
+    add_data_arguments,
+    add_out_arguments,
+    add_run_arguments,
+    new_folder,
+    read_examples,
+    to_csv,
+)
+from pyro_vae.vae import VAE
+
+NAME = "encode"
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.encode",
+        description="Encode data: location, scale and KL of each q(z|x), a map, and what the dimensions are used for.",
+    )
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    help = "Draws of z for each example, where a moment or a KL has no closed form."
+    parser.add_argument("--num_samples", type=int, default=100, help=help)
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Encode data, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    latents = encode(vae, examples.x.to(device), num_samples=args.num_samples, seed=args.seed)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "latents.npz", to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}))
+    write_file(folder / "latents.csv", by_example(latents, examples))
+    write_file(folder / "dimensions.csv", by_dimension(latents))
+    draw(folder / "latents.png", vae, latents, examples)
+    for line in _words(latents, examples, args.num_samples):
+        print(line)
+    print(f"results     {folder}  (latents.npz, latents.csv for each example, dimensions.csv, latents.png)")
+
+
+def arrays(latents: Latents) -> dict[str, Tensor | None]:
+    """Return the arrays of latents.npz."""
+    names = ("loc", "scale", "kl", "kl_per_dimension", "variance", "active")
+    return {name: getattr(latents, name) for name in names}
+
+
+def by_example(latents: Latents, examples: Examples) -> str:
+    """Return a row for each example, in their order, as CSV."""
+    columns: dict[str, Tensor] = {"index": torch.arange(len(latents.loc))}
+    if examples.labels is not None:
+        columns["label"] = examples.labels
+    columns["kl"] = latents.kl
+    for name, values in (("loc", latents.loc), ("scale", latents.scale)):
+        columns |= {f"{name}_z{j + 1}": column for j, column in enumerate(values.T)}
+    return to_csv(columns)
+
+
+def by_dimension(latents: Latents) -> str:
+    """Return a row for each latent dimension, from the most used on, as CSV."""
+    order = latents.order
+    columns: dict[str, Any] = {"dimension": [f"z{j + 1}" for j in order]}
+    if latents.kl_per_dimension is not None:
+        kl = latents.kl_per_dimension.double()[:, order]
+        se = kl.std(0) / math.sqrt(len(kl)) if len(kl) > 1 else torch.full_like(kl[0], math.nan)
+        columns |= {"kl": kl.mean(0), "kl_se": se}
+    columns |= {"variance": latents.variance[order], "active": latents.active[order].long()}
+    return to_csv(columns)
+
+
+def draw(path: Path, vae: VAE, latents: Latents, examples: Examples) -> None:
+    """Draw the map, and the use of the dimensions."""
+    points, names = plane(latents.loc.cpu())
+    use, use_name = latents.variance, "variance of E[z|x] over the examples"
+    if latents.kl_per_dimension is not None:
+        use, use_name = latents.kl_per_dimension.mean(0), "KL[q(z|x) ‖ p(z)] of one dimension, nats per example"
+    plotting_latent.latent_map(
+        points.numpy(),
+        path,
+        axes_names=names,
+        labels=None if examples.labels is None else examples.labels.numpy(),
+        use=use.cpu().numpy(),
+        use_name=use_name,
+        active=latents.active.cpu().numpy(),
+        title=f"{Path(examples.name).name} in the latent space",
+    )
+
+
+def plane(loc: Tensor) -> tuple[Tensor, tuple[str, str]]:
+    """Return locations on a plane, (N, 2), with the names of its axes: two dimensions as they are, more by PCA."""
+    if loc.shape[1] <= 2:
+        return torch.nn.functional.pad(loc, (0, 2 - loc.shape[1])), ("z1", "z2" if loc.shape[1] == 2 else "")
+    centred = loc.double() - loc.double().mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    if len(values) < 2:  # a single example
+        return torch.zeros(len(loc), 2), ("", "")
+    parts = values.square() / values.square().sum().clamp(min=1e-30)
+    names = [f"principal component {i + 1} of E[z|x] ({100 * parts[i].item():.0f} %)" for i in range(2)]
+    return centred @ directions[:2].T, (names[0], names[1])
+
+
+def _words(latents: Latents, examples: Examples, num_samples: int) -> Iterator[str]:
+    """Yield what was found, line by line."""
+    count = len(latents.kl)
+    yield f"data        {examples.name}: {count:,} examples ({examples.split})"
+    kl = latents.kl.double()
+    error = f" ± {kl.std().item() / math.sqrt(count):.2f}" if count > 1 else ""
+    yield f"KL          {kl.mean().item():.2f}{error} nats per example, {_how('kl', latents, num_samples)}"
+    size = len(latents.variance)
+    if latents.kl_per_dimension is None:
+        yield "            of one dimension by itself unknown: the prior or the encoder gives no density of it"
+    else:
+        mean = latents.kl_per_dimension.double().mean(0)
+        shown = ", ".join(f"z{j + 1} {mean[j].item():.2f}" for j in latents.order[:8])
+        more = ", …" if size > 8 else ""
+        yield f"            by dimension: {shown}{more} ({_how('kl_per_dimension', latents, num_samples)})"
+    if "loc" in latents.estimated:
+        yield f"            location and scale are the mean and the deviation of {num_samples} draws of z each"
+    yield f"active      {int(latents.active.sum())} of {size} dimensions: the variance of E[z|x] over x exceeds 0.01"
+
+
+def _how(name: str, latents: Latents, num_samples: int) -> str:
+    return f"estimated from {num_samples} draws each" if name in latents.estimated else "exact"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What a trained model is used for: one duty each, for any Pyro model and guide with one data plate."""
+
+from pyro_vae.inference.augment import augment
+from pyro_vae.inference.generate import Decoded, decode, reconstruct, sample, tempered
+from pyro_vae.inference.gibbs import gibbs
+from pyro_vae.inference.impute import Imputation, MissingLogProb, impute, log_prob_missing
+from pyro_vae.inference.latent import Latents, encode
+from pyro_vae.inference.score import Scores, auroc, conformal_p_value, score
+from pyro_vae.inference.walks import interpolate, manifold, traverse
+
+__all__ = [
+    "Decoded",
+    "Imputation",
+    "Latents",
+    "MissingLogProb",
+    "Scores",
+    "augment",
+    "auroc",
+    "conformal_p_value",
+    "decode",
+    "encode",
+    "gibbs",
+    "impute",
+    "interpolate",
+    "log_prob_missing",
+    "manifold",
+    "reconstruct",
+    "sample",
+    "score",
+    "tempered",
+    "traverse",
+]

@@ -1,0 +1,108 @@
+"""Walk from one example to another: ``python -m pyro_vae.interpolate RUN --between 3 17``."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae import plotting_latent
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.devices import resolve_device
+from pyro_vae.inference import interpolate
+from pyro_vae.outputs import check_memory, check_row, column_names, is_image, rows_of_table, to_images, to_npz
+from pyro_vae.trained import add_data_arguments, add_out_arguments, add_run_arguments, new_folder, read_examples
+from pyro_vae.vae import VAE
+
+NAME = "interpolate"
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.interpolate",
+        description="Decode the path between the posterior means of two examples, or of several pairs of them.",
+    )
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add(
+        "--between",
+        type=int,
+        nargs="+",
+        required=True,
+        metavar="ROW",
+        help="Rows of the examples, from 0: A B, or several pairs A B C D …",
+    )
+    add_data_arguments(parser)
+    add("--num", type=int, default=11, help="Steps, both ends included.")
+    add("--path", type=Literal["linear", "spherical"], default="linear", help="Straight, or around the prior's middle.")
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Interpolate, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    if len(args.between) % 2:
+        raise ValueError(f"--between: expected pairs of rows, got {len(args.between)} of them")
+    if args.num < 2:
+        raise ValueError(f"--num must be at least 2, the two ends, got {args.num}")
+    between = torch.tensor([check_row("between", row, len(examples.x)) for row in args.between]).reshape(-1, 2)
+    check_memory("num", args.num * len(between), vae)
+    names = None if is_image(vae) else column_names(run)
+    ends = examples.x[between]  # (P, 2, D)
+    start, end = ends.to(device).unbind(1)
+    made = interpolate(vae, start, end, num=args.num, path=args.path, seed=args.seed)
+    x, z = (values.cpu().transpose(0, 1) for values in (made.x, made.z))  # (P, T, …)
+    t = torch.linspace(0, 1, args.num)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    other = {"z": z, "t": t, "between": between}
+    write_file(folder / "interpolation.npz", to_npz(vae, data={"x": x, "ends": ends}, other=other))
+    files = ["interpolation.npz", "interpolation.png"]
+    if names is not None:
+        files.insert(0, "interpolation.csv")
+        first = {
+            "from": between[:, 0].repeat_interleave(args.num),
+            "to": between[:, 1].repeat_interleave(args.num),
+            "t": t.repeat(len(between)),
+        }
+        write_file(folder / "interpolation.csv", rows_of_table(names, x, first))
+    title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
+    draw(folder / "interpolation.png", vae, x, ends, t, between, names, title)
+    pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
+    print(f"paths       {len(between)}, {args.path}, {args.num} steps each, between rows {pairs} of {examples.name}")
+    print(f"results     {folder}  ({', '.join(files)})")
+
+
+def draw(
+    path: Path, vae: VAE, x: Tensor, ends: Tensor, t: Tensor, between: Tensor, names: list[str] | None, title: str
+) -> None:
+    """Draw the paths: images in rows between the two examples, or the columns of a table."""
+    pairs = [f"{a} – {b}" for a, b in between.tolist()]
+    if names is not None:
+        plotting_latent.columns_along(
+            x.numpy(), t.numpy(), path, names=names, line_names=pairs, t_name="t", title=title, ends=ends.numpy()
+        )
+        return
+    rows = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
+    steps = [f"{value:.2g}" for value in t.tolist()]
+    plotting_latent.image_rows(
+        to_images(vae, rows),
+        path,
+        row_names=pairs,
+        column_names=["from", *steps, "to"],
+        title=title,
+        apart=(0, len(t)),
+    )
+
+
+if __name__ == "__main__":
+    main()

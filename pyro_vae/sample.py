@@ -1,0 +1,86 @@
+"""Generate data from a run: ``python -m pyro_vae.sample RUN --num 64``."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from pyro_vae import plotting
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.devices import resolve_device
+from pyro_vae.evidence.checks import check_count
+from pyro_vae.inference import sample
+from pyro_vae.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_npz, x_shape
+from pyro_vae.trained import add_out_arguments, add_run_arguments, new_folder, run_data
+
+NAME = "sample"
+SHOWN = 144  # images in the picture
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.sample", description="Generate data from a run, or variations of a given example."
+    )
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add("--num", type=int, default=64, help="How many.")
+    add("--mean", action="store_true", help="Take the means E[x|z] rather than draws of x.")
+    add("--temperature", type=float, default=1.0, help="Factor on the spread of z: less is more typical, more varied.")
+    add(
+        "--near",
+        type=str | None,
+        metavar="FILE[:ROW]",
+        help="Vary an example: draws from its posterior, decoded. The number of a row of the test data, from 0, or a "
+        "file of your own with one (default: the first).",
+    )
+    add("--levels", type=int | None, help="The number of grey levels of that file. Default: the run's.")
+    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --near names one of them.")
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Generate data, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    check_count(num=args.num)
+    check_memory("num", args.num, vae)
+    if args.near is None and (args.levels is not None or args.data_dir is not None):
+        raise ValueError("--levels and --data_dir say how to read the file of --near; leave them out, or name one")
+    near, which = None, ""
+    if args.near is not None:
+        near, which = read_near(run, vae, args.near, levels=args.levels, data_dir=args.data_dir)
+    names = None if is_image(vae) else column_names(run)
+    options = {name: args[name] for name in ("temperature", "mean", "seed")}
+    made = sample(vae, args.num, near=None if near is None else near.to(device), **options)
+    x = made.x.cpu()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"x": x} if near is None else {"x": x, "near": near}
+    write_file(folder / "samples.npz", to_npz(vae, data=data, other={"z": made.z}))
+    what = "means E[x|z]" if args.mean else "draws"
+    source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
+    title = f"{what}, {source}, temperature {args.temperature:g}"
+    files, picture = ["samples.npz", "samples.png"], folder / "samples.png"
+    if names is None:
+        shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])
+        columns = min(12, max(8, math.ceil(math.sqrt(len(shown)))))
+        above = title if near is None else f"{which}, and variations: {what}, temperature {args.temperature:g}"
+        plotting.image_grid(shown, x_shape(vae), picture, columns=columns, title=above)
+    else:
+        files.insert(0, "samples.csv")
+        write_file(folder / "samples.csv", rows_of_table(names, x))
+        train = run_data(run).train
+        complete = train[~train.isnan().any(1)]
+        plotting.columns_compared(complete, x, picture, names=names, title=title, label=what)
+    print(f"samples     {args.num:,} {title}")
+    print(f"results     {folder}  ({', '.join(files)})")
+
+
+if __name__ == "__main__":
+    main()

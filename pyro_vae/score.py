@@ -1,0 +1,344 @@
+"""Score how unusual examples are: ``python -m pyro_vae.score RUN --data FILE``."""
+
+import importlib.metadata
+import json
+import math
+import platform
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from scipy.stats import false_discovery_control
+from torch import Tensor
+
+from pyro_vae import data, plotting_score
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.evidence import defensive, khat_threshold, refined
+from pyro_vae.evidence.checks import check_count, check_data
+from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.program import Program
+from pyro_vae.trained import (
+    Examples,
+    add_data_arguments,
+    add_out_arguments,
+    add_run_arguments,
+    new_folder,
+    progress_bar,
+    read_examples,
+    to_csv,
+)
+from pyro_vae.training import resolve_device
+from pyro_vae.vae import VAE
+
+NAME = "score"
+ABOVE = 3.0  # standard errors by which data have to be likelier than held-out ones to be told so
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.score",
+        description="Score how unusual each example is: log P(X), and its p-value against held-out normal data.",
+    )
+    add = parser.add_argument
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    add(
+        "--against",
+        type=Literal["test", "validation"] | None,
+        help="Which of the run's data are the held-out normal ones. Default: test; with --split test: validation.",
+    )
+    add("--num_samples", type=int, default=200, help="Samples K for each example.")
+    add(
+        "--proposal",
+        type=Literal["encoder", "defensive", "refined"],
+        default="encoder",
+        help="What is sampled from: the encoder's q(z|x), q with 10 %% of the prior, or q fitted to each example.",
+    )
+    add("--level", type=float, default=0.05, help="Flag where the p-value is at most this.")
+    add("--fdr", action="store_true", help="Let the level bound the false ones among all flagged (Benjamini-Hochberg).")
+    add("--two_sided", action="store_true", help="Take what is too likely for as unusual as what is too unlikely.")
+    add(
+        "--anomalies",
+        type=str | None,
+        help="Which are known to be anomalies, for the AUROC: a .npy or .csv file with 0 or 1 for each example, or the "
+        "labels of anomalies, such as 7 or 3,7.",
+    )
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Score examples, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    held_out = read_examples(run, vae, split=_against(args, examples))
+    anomalous = None if args.anomalies is None else read_anomalies(args.anomalies, examples, args.max_examples)
+    check_options(args, len(held_out.x))
+    for x in (examples.x, held_out.x):
+        check_data(vae.model, x)
+    print(f"data        {examples.name}: {len(examples.x):,} {_kind(examples)}examples")
+    print(f"held out    {held_out.name}: {len(held_out.x):,} {_kind(held_out)}examples, taken as normal")
+    print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {args.proposal}, on {device}")
+    start = time.monotonic()
+    scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
+    summary = summarize(scores, examples, held_out, anomalous, args)
+    summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
+    folder.mkdir(parents=True, exist_ok=True)
+    # The summary goes first and comes last: where it is, it belongs to the other files.
+    (folder / "scores.json").unlink(missing_ok=True)
+    write_file(folder / "scores.csv", by_example(scores, examples, anomalous, args))
+    draw(folder / "scores.png", vae, scores, examples, args)
+    write_file(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+    for line in _words(scores, summary):
+        print(line)
+    print(f"results     {folder}  (scores.csv for each example, scores.json, scores.png)")
+
+
+def _against(args: Namespace, examples: Examples) -> str:
+    against = args.against or ("validation" if examples.split == "test" else "test")
+    if against == examples.split:
+        raise ValueError(f"--against {against}: these are the very examples to score; name the other of the two")
+    return against
+
+
+def _kind(examples: Examples) -> str:
+    return "" if examples.split == "all" else f"{examples.split} "
+
+
+def check_options(args: Namespace, num_held_out: int) -> None:
+    """Refuse a level that no example could reach, and counts that make no sense.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    check_count(num_samples=args.num_samples)
+    smallest = (2 if args.two_sided else 1) / (num_held_out + 1)
+    if not 0 < args.level < 1:
+        raise ValueError(f"--level must be between 0 and 1, got {args.level:g}")
+    if args.level < smallest:
+        raise ValueError(
+            f"--level {args.level:g} can't be reached: with {num_held_out:,} held-out examples no p-value is below "
+            f"{smallest:.3g}; raise it, or train with a larger --test or --validation"
+        )
+
+
+def read_anomalies(what: str, examples: Examples, max_examples: int | None = None) -> Tensor:
+    """Return which examples are anomalies, (N,) bool, from a file of 0 and 1 or by their labels.
+
+    Raises:
+        ValueError: When the file doesn't fit, or there are no such labels.
+        FileNotFoundError: When there is no such file.
+    """
+    if re.fullmatch(r"-?\d+(,-?\d+)*", what):
+        if examples.labels is None:
+            raise ValueError(f"--anomalies {what}: {examples.name} has no labels; give a file of 0 and 1 instead")
+        anomalous = torch.isin(examples.labels, torch.tensor([int(label) for label in what.split(",")]))
+    else:
+        values = _read_zeros_and_ones(what)[:max_examples]
+        if len(values) != len(examples.x) or not np.isin(values, (0, 1)).all():
+            raise ValueError(
+                f"--anomalies {what}: expected 0 or 1 for each of the {len(examples.x):,} examples, but it holds "
+                + (f"{len(values):,} values" if len(values) != len(examples.x) else "others")
+            )
+        anomalous = torch.from_numpy(values == 1)
+    if not anomalous.any():
+        raise ValueError(f"--anomalies {what}: none of the {len(examples.x):,} examples is one")
+    return anomalous
+
+
+def _read_zeros_and_ones(name: str) -> np.ndarray:
+    path = Path(name)
+    if path.suffix.lower() != ".npy":
+        return data.read(name, pixels="raw").x.numpy().reshape(-1)
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1)
+        return np.array(values[: 2**28], dtype=np.float32)
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"--anomalies {name}: expected a .npy file of numbers: {' '.join(str(error).split())}"
+        ) from None
+
+
+def run_score(vae: VAE, x: Tensor, held_out: Tensor, args: Namespace) -> Scores:
+    """Score data against held-out ones, with the proposal that the options name."""
+    guide: Program = vae.guide
+    if args.proposal == "defensive":
+        guide = defensive(vae.model, vae.guide)
+    elif args.proposal == "refined":
+        with progress_bar("fitting q") as progress:
+            # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
+            both = torch.cat([held_out, x])
+            guide = refined(vae.model, vae.guide, both, seed=args.seed + 1, progress=progress)
+    options = {"num_samples": args.num_samples, "two_sided": args.two_sided, "seed": args.seed}
+    with progress_bar("log P(X)") as progress:
+        return score(vae.model, guide, x, held_out=held_out, progress=progress, **options)
+
+
+def called_anomalies(p_value: Tensor, args: Namespace) -> tuple[Tensor, Tensor]:
+    """Return what the level is compared with, p-values or with --fdr adjusted ones, and the flags, (N,) each."""
+    compared = p_value
+    if args.fdr:
+        compared = torch.from_numpy(false_discovery_control(p_value.cpu().numpy(), method="bh"))
+    # A level such as 0.05 may be meant to equal a p-value, such as 1 / 20, that rounding puts above it.
+    return compared, compared.cpu() <= args.level * (1 + 1e-12)
+
+
+def summarize(
+    scores: Scores, examples: Examples, held_out: Examples, anomalous: Tensor | None, args: Namespace
+) -> dict[str, Any]:
+    """Return the figures of the set, as scores.json holds them."""
+    given, normal = scores.evidence, scores.held_out
+    likelier, likelier_se = auroc(normal.log_evidence, given.log_evidence)
+    summary: dict[str, Any] = {
+        "data": examples.name,
+        "split": examples.split,
+        "num_examples": len(examples.x),
+        "held_out": held_out.split,
+        "num_held_out": len(held_out.x),
+        "num_samples": args.num_samples,
+        "proposal": args.proposal,
+        "log_evidence": given.mean,
+        "log_evidence_se": given.mean_se,
+        "held_out_log_evidence": normal.mean,
+        "held_out_log_evidence_se": normal.mean_se,
+        "probability_above_held_out": {"mean": likelier, "se": likelier_se},
+        "khat_above_threshold": int((~given.reliable).sum()),
+        "held_out_khat_above_threshold": int((~normal.reliable).sum()),
+        "level": args.level,
+        "fdr": args.fdr,
+        "two_sided": args.two_sided,
+        "flagged": int(called_anomalies(scores.p_value, args)[1].sum()),
+        "auroc": None if anomalous is None else _auroc(scores, anomalous),
+        "units": "nats per example",
+        "protocol": _protocol(held_out, args),
+        "seed": args.seed,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+    }
+    return _finite(summary)
+
+
+def _auroc(scores: Scores, anomalous: Tensor) -> dict[str, Any]:
+    """Compare known anomalies with the normal ones among the examples, or where there are none with the held-out."""
+    anomalous = anomalous.to(scores.p_value.device)
+    given, held_out = scores.evidence.log_evidence, scores.held_out.log_evidence
+    result: dict[str, Any] = {"num_anomalies": int(anomalous.sum()), "normal": "examples"}
+    two_sided = conformal_p_value(given, held_out, two_sided=True)
+    normal = {"log_evidence": given[~anomalous], "two_sided": two_sided[~anomalous]}
+    if anomalous.all():
+        result["normal"] = "held out"
+        normal = {"log_evidence": held_out, "two_sided": conformal_p_value(held_out, held_out, two_sided=True)}
+    result["num_normal"] = len(normal["log_evidence"])
+    for name, of_anomalies in (("log_evidence", given[anomalous]), ("two_sided", two_sided[anomalous])):
+        area, se = auroc(of_anomalies, normal[name])
+        result[name] = {"auroc": area, "se": se}
+    return result
+
+
+def _protocol(held_out: Examples, args: Namespace) -> str:
+    sides = "twice the smaller of both sides' p-values" if args.two_sided else "one-sided"
+    flags = "Benjamini-Hochberg over all examples" if args.fdr else "each example by itself"
+    return (
+        f"log of the mean of K = {args.num_samples} importance weights, {args.proposal} proposal, held-out and given "
+        f"examples alike; conformal p-value (1 + #[held-out score <= score]) / (n + 1) against the {held_out.split} "
+        f"examples, {sides}, ties counted against an anomaly; flags: {flags}; AUROC with DeLong's standard error"
+    )
+
+
+def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, args: Namespace) -> str:
+    """Return a row for each example, in their order, as CSV."""
+    compared, flagged = called_anomalies(scores.p_value, args)
+    columns: dict[str, Tensor] = {
+        "index": torch.arange(len(examples.x)),
+        "log_evidence": scores.evidence.log_evidence,
+        "se": scores.evidence.se,
+        "khat": scores.evidence.khat,
+        "p_value": scores.p_value,
+    }
+    if args.fdr:
+        columns["adjusted_p_value"] = compared
+    columns |= {"rank": scores.rank, "flag": flagged.long()}
+    if examples.labels is not None:
+        columns["label"] = examples.labels
+    if anomalous is not None:
+        columns["anomaly"] = anomalous.long()
+    return to_csv(columns)
+
+
+def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
+    """Draw the picture."""
+    shape = (vae.config or {}).get("x_shape", ())
+    plotting_score.scores(
+        scores.evidence.log_evidence.cpu().numpy(),
+        scores.held_out.log_evidence.cpu().numpy(),
+        path,
+        p_value=scores.p_value.cpu().numpy(),
+        flagged=called_anomalies(scores.p_value, args)[1].numpy(),
+        order=scores.rank.argsort().cpu().numpy(),
+        title=f"{Path(examples.name).name} against held-out data (K = {args.num_samples:,}, {args.proposal})",
+        images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 and shape[0] == 1 else None,
+    )
+
+
+def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
+    """Yield what the figures say, line by line."""
+    count, normal = summary["num_examples"], summary["num_held_out"]
+    for name, what in (("log P(X)", ""), ("  held out", "held_out_")):
+        se = summary[f"{what}log_evidence_se"]
+        error = "" if se is None else f" ± {se:.2f}"
+        yield f"{name:<12}{summary[f'{what}log_evidence']:.2f}{error} nats per example (in expectation a lower bound)"
+    level = summary["level"]
+    bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
+    yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded}"
+    order = scores.rank.argsort()[:5].tolist()
+    some = ", ".join(f"{i} (p = {scores.p_value[i].item():.2g})" for i in order)
+    yield f"unusual     index {some}; the smallest possible p is {(1 + summary['two_sided']) / (normal + 1):.2g}"
+    likelier = summary["probability_above_held_out"]
+    if likelier["se"] is not None and likelier["mean"] > 0.5 + ABOVE * likelier["se"]:
+        yield (
+            f"likelier    than a held-out example with probability {likelier['mean']:.3f} ± {likelier['se']:.3f}: "
+            "data of another kind can be, if simpler"
+        )
+        if not summary["two_sided"]:
+            yield "            --two_sided flags what is too likely as well"
+    doubtful, threshold = summary["khat_above_threshold"], khat_threshold(summary["num_samples"])
+    if not scores.evidence.khat.isfinite().any():
+        yield "k-hat       unknown: the weights are equal, or too few for a tail; 25 samples are needed"
+    elif doubtful:
+        yield (
+            f"k-hat       not below {threshold:.2f} in {doubtful:,} of {count:,} examples and "
+            f"{summary['held_out_khat_above_threshold']:,} of {normal:,} held-out ones; their log P(X)"
+        )
+        yield "            may be too low, which p-values allow for: try --proposal refined, or more --num_samples"
+    if summary["auroc"] is not None:
+        found = summary["auroc"]
+        areas = []
+        for name, what in (("log_evidence", "by log P(X)"), ("two_sided", "two-sided")):
+            area, se = found[name].values()
+            areas.append(f"{area:.3f} {'' if se is None else f'± {se:.3f} '}{what}")
+        kind = "" if found["normal"] == "examples" else "held-out "
+        counts = f"{found['num_anomalies']:,} anomalies, {found['num_normal']:,} normal {kind}examples"
+        yield f"AUROC       {', '.join(areas)}: {counts}"
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON can't hold by None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main()
