@@ -13,7 +13,7 @@ import torch
 
 from pyro_vae import build
 from pyro_vae.checkpoint import save
-from pyro_vae.evidence import LinearGaussian, log_weights
+from pyro_vae.evidence import LinearGaussian, log_weights, prior
 from pyro_vae.impute import main
 from pyro_vae.inference import gibbs, impute, log_prob_missing
 from pyro_vae.inference.blanks import mixture, pseudo_gibbs, with_blanks
@@ -97,6 +97,15 @@ def test_completions_have_the_exact_conditional_mean_and_covariance(method, enco
         assert (filled.sd[b, ~blank] == 0).all()
     if method == "gibbs":
         assert (filled.acceptance > 0.3).all()
+
+
+def test_the_weights_make_up_for_a_proposal_that_was_not_fitted(monkeypatch):
+    monkeypatch.setattr(sys.modules["pyro_vae.inference.impute"], "fitted", lambda model, *_, **__: prior(model))
+    vae, exact = linear_vae()
+    x, _ = blanked()
+    filled = impute(vae, x, num_completions=400, num_samples=40_000, seed=1)
+    assert filled.evidence.ess.max() < 8_000
+    assert misfit(filled.completions, exact, x) < 3
 
 
 def test_the_check_can_tell_pseudo_gibbs_from_the_exact_conditional():

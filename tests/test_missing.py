@@ -257,7 +257,9 @@ def test_train_on_a_table_with_blanks_and_fill_them(tmp_path, capsys):
     train([*options, "--missing"])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert math.isfinite(summary["test_elbo"])
-    impute([run, "--data", str(path), "--num_samples", "50", "--steps", "5", "--num_starts", "1"])
+    impute([run, "--num_samples", "50", "--steps", "5", "--num_starts", "1"])  # its own test data
+    assert "of 20 examples have blanks" in capsys.readouterr().out
+    impute([run, "--data", str(path), "--num_samples", "50", "--steps", "5", "--num_starts", "1", "--overwrite"])
     filled = (tmp_path / "run/impute/mean.csv").read_text().splitlines()
     assert len(filled) == 201
     assert all(cell for line in filled for cell in line.split(","))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence import Evidence, log_evidence, refined
+from pyro_vae.evidence import Evidence, laplace, log_evidence, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler, default_chunk_size
 from pyro_vae.evidence.result import RunningWeights, concatenate
@@ -236,7 +236,8 @@ def log_prob_missing(
             if observed is None:
                 proposal = fitted(model, guide, x[rows], num_starts=num_starts, steps=steps, seed=own_seed)
                 of_observed.append(log_evidence(model, proposal, x[rows], **options))
-            proposal = refined(model, guide, truth[rows], steps=steps, full_rank=True, seed=own_seed)
+            mode = laplace(model, guide, truth[rows], steps=steps, seed=own_seed)
+            proposal = refined(model, mode, truth[rows], steps=steps, full_rank=True, seed=own_seed)
             of_all.append(log_evidence(model, proposal, truth[rows], **options))
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(x))
