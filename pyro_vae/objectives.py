@@ -7,7 +7,7 @@ data plate and can be reparameterised.
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyro
 import torch
@@ -23,6 +23,12 @@ from pyro_vae.program import log_prob, sample_sites, trace
 
 class PerDatumELBO(ELBO):
     """A bound on each datum's log-evidence, as a loss: minus its sum over the batch."""
+
+    # Methods that give the numbers in it that change from step to step, for CompiledELBO to ask each time.
+    scheduled: ClassVar[tuple[str, ...]] = ()
+
+    def advance(self) -> None:
+        """Go on to the next step."""
 
     @abstractmethod
     def bounds(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
@@ -43,6 +49,7 @@ class PerDatumELBO(ELBO):
 
     def loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """Compute the loss and add its gradient to that of each parameter."""
+        self.advance()
         loss = self.differentiable_loss(model, guide, x)
         if loss.requires_grad:
             loss.backward()
@@ -170,6 +177,8 @@ class KLWeightedELBO(PerDatumELBO):
         torch.Size([3])
     """
 
+    scheduled = ("weight",)
+
     def __init__(
         self,
         kl_weight: float = 1.0,
@@ -189,10 +198,13 @@ class KLWeightedELBO(PerDatumELBO):
         self.warmup_steps = warmup_epochs * steps_per_epoch
         self.steps = 0
 
-    def loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
-        """Compute the loss, add its gradient to that of each parameter, and count the step."""
+    def advance(self) -> None:
+        """Count the step."""
         self.steps += 1
-        return super().loss_and_grads(model, guide, x)
+
+    def weight(self) -> float:
+        r"""Return the weight on the KL term now, :math:`\beta_t`."""
+        return self.kl_weight * min(1.0, self.steps / self.warmup_steps if self.warmup_steps else 1.0)
 
     def bounds(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
         """Return each datum's weighted bound, (B,), in nats."""
@@ -205,8 +217,7 @@ class KLWeightedELBO(PerDatumELBO):
         )  # (B, J)
         if self.free_bits:  # without, an estimate of the KL may well be negative
             kl = torch.where(kl.mean(0) > self.free_bits, kl, self.free_bits)
-        weight = self.kl_weight * min(1.0, self.steps / self.warmup_steps if self.warmup_steps else 1.0)
-        return observed.mean(0) - weight * kl.sum(-1)
+        return observed.mean(0) - self.weight() * kl.sum(-1)
 
 
 def _kl_terms(q_site: Any, p_site: Any, analytic: bool) -> Tensor:

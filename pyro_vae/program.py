@@ -17,7 +17,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from pyro_vae.record import record
+from pyro_vae.compiled import record
 
 Program = Callable[..., Any]
 Data = Tensor | tuple[Tensor, ...]

@@ -7,10 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae import build
+from pyro_vae.compiled import NotRecordable, record
 from pyro_vae.program import ChunkedLogDensity, log_density
-from pyro_vae.record import NotRecordable, record
 
 X = torch.linspace(-2, 2, 5)[:, None]
 
@@ -29,6 +30,20 @@ def branching(x):
 
 def leaving_torch(x):
     normal(x, lambda z: torch.from_numpy(z.numpy().sum(-1)))
+
+
+def operations(function, *args):
+    """Return the names of the operations that torch runs for a call."""
+    names = []
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Names():
+        function(*args)
+    return names
 
 
 def in_chunks(program, x, z, chunk_size):
@@ -54,7 +69,7 @@ def test_recorded_chunks_equal_the_program(program):
 
 
 def test_recording_does_not_import_a_compiler():
-    code = "import sys, torch; from pyro_vae.record import record; record(torch.exp, torch.ones(1)); "
+    code = "import sys, torch; from pyro_vae.compiled import record; record(torch.exp, torch.ones(1)); "
     subprocess.run([sys.executable, "-c", code + "assert 'torch._dynamo' not in sys.modules"], check=True)
 
 
@@ -66,8 +81,8 @@ def test_a_record_draws_fresh_noise():
 def test_what_depends_on_no_input_is_computed_once():
     weight = torch.ones(1000)
     recorded = record(lambda x: x * weight.exp().log().sum(), torch.zeros(3))
-    assert recorded(torch.ones(3)).tolist() == [1000.0] * 3
-    assert sum(node.op == "call_function" for node in recorded.graph.nodes) == 1
+    assert recorded(torch.ones(3)).tolist() == pytest.approx([1000.0] * 3)
+    assert operations(recorded, torch.ones(3)) == ["mul.Tensor"]
 
 
 def test_memory_is_written_over_only_where_nothing_needs_it():
@@ -85,7 +100,7 @@ def test_memory_is_written_over_only_where_nothing_needs_it():
     kept = y.clone()
     recorded(y)
     assert torch.equal(y, kept)
-    assert "mul_.Tensor" in recorded.code
+    assert "mul_.Tensor" in operations(recorded, y)
 
 
 def test_a_sum_in_place_starts_anew_in_each_run():
@@ -94,8 +109,20 @@ def test_a_sum_in_place_starts_anew_in_each_run():
         total += x
         return total
 
-    with pytest.raises(NotRecordable):
-        record(function, torch.ones(3))
+    again = record(function, torch.ones(3))
+    assert [again(torch.full((3,), x)).tolist() for x in (1.0, 2.0)] == [[1.0] * 3, [2.0] * 3]
+
+
+def test_what_is_changed_outside_is_as_before_and_then_changes_in_each_run():
+    total = torch.zeros(3)
+    again = record(lambda x: total.add_(x) * 1, torch.ones(3))
+    assert total.tolist() == [0.0] * 3
+    assert [again(torch.ones(3)).tolist() for _ in range(2)] == [[1.0] * 3, [2.0] * 3]
+
+
+def test_a_function_that_looks_at_values_is_refused():
+    with pytest.raises(NotRecordable, match="looks at the value of a tensor"):
+        record(lambda x: x if x.sum() > 0 else -x, torch.ones(3))
 
 
 def test_changes_in_place_are_recorded_in_their_order():

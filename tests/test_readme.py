@@ -31,7 +31,7 @@ LAYERS = [
         "base",
         "networks",
         "flows",
-        "record",
+        "compiled",
         "program",
         "data",
         "plotting",

@@ -1,0 +1,590 @@
+"""A compiled objective gives, from the same noise, what the objective itself gives."""
+
+import math
+import random
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import (
+    ELBO,
+    SVI,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.nn import PyroModule, PyroParam, PyroSample
+from torch import nn
+from torch.distributions import constraints, kl_divergence
+
+from pyro_vae import build, mlp
+from pyro_vae.build import make_part
+from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO
+from pyro_vae.optim import FusedOptim
+from pyro_vae.parts import our_parts
+from tests.test_combinations import CHOICES, spec
+
+
+@pytest.fixture(autouse=True)
+def _alone():
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
+    pyro.clear_param_store()
+
+
+def step(elbo, seed, model, guide, *args):
+    """Return the loss and the gradients of one call, by name."""
+    torch.manual_seed(seed)
+    with pyro.poutine.trace(param_only=True) as seen:
+        loss = float(elbo.loss_and_grads(model, guide, *args))
+    gradients = {}
+    for name, site in seen.trace.nodes.items():
+        param = site["value"].unconstrained()
+        gradients[name], param.grad = param.grad, None
+    return loss, gradients
+
+
+def require_same(objective, model, guide, *calls, tolerance=1e-10):
+    """Require of some calls that the compiled objective gives what the objective gives; return the former."""
+    elbo = CompiledELBO(objective)
+    elbo.prepare(model, guide, *calls[0])  # which also sets up what a program sets up at its first run
+    for seed, args in enumerate(calls):
+        loss, gradients = step(objective, seed, model, guide, *args)
+        if hasattr(objective, "steps"):
+            objective.steps -= 1
+        compiled_loss, compiled_gradients = step(elbo, seed, model, guide, *args)
+        assert compiled_loss == pytest.approx(loss, rel=tolerance)
+        assert gradients.keys() == compiled_gradients.keys()
+        size = max(g.norm() for g in gradients.values() if g is not None)
+        for name, gradient in gradients.items():
+            if gradient is None:
+                assert compiled_gradients[name] is None
+            else:
+                assert (gradient - compiled_gradients[name]).norm() <= tolerance * max(gradient.norm(), 1e-3 * size)
+    return elbo
+
+
+# Vaes --------------------------------------------------------------------------------------------------------------
+
+
+def combinations():
+    """Enough combinations to have each part, with each objective and its choices, in both precisions."""
+    priors, encoders, likelihoods, objectives = map(our_parts, ("prior", "encoder", "likelihood", "objective"))
+    wanted = [(objective, {}) for objective in objectives]
+    wanted += [(o, {name: c}) for o in objectives for name in CHOICES for c in CHOICES[name] if has(o, name)]
+    for i in range(2 * max(map(len, (likelihoods, wanted)))):
+        prior, encoder = priors[i % len(priors)], encoders[i // len(priors) % len(encoders)]
+        likelihood, (objective, options) = likelihoods[i % len(likelihoods)], wanted[i % len(wanted)]
+        dtype = (torch.float64, torch.float32)[i // len(wanted) % 2]
+        names = [part.__name__ for part in (prior, encoder, likelihood, objective)]
+        yield pytest.param(prior, encoder, likelihood, objective, options, dtype, id="-".join(names))
+
+
+def has(part, option):
+    return option in part.__init__.__code__.co_varnames
+
+
+@pytest.mark.parametrize(("prior", "encoder", "likelihood", "objective", "options", "dtype"), list(combinations()))
+def test_every_part_and_objective(prior, encoder, likelihood, objective, options, dtype):
+    torch.set_default_dtype(dtype)
+    parts = {"prior": spec(prior), "encoder": spec(encoder), "likelihood": spec(likelihood)}
+    vae = build((4,), **parts, latent_dim=2, hidden_dims=[4], activation="tanh", levels=5, pixels="levels")
+    with torch.no_grad():
+        x = vae.likelihood(vae.decoder(torch.randn(8, 2))).sample()
+    vae.initialize(x)
+    if options.get("analytic") or issubclass(objective, TraceMeanField_ELBO):
+        try:
+            kl_divergence(vae.encoder(x), vae.prior().expand([8]))
+        except NotImplementedError:
+            pytest.skip("has no closed form of the KL")
+    loss = make_part(spec(objective, **options), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": 3})
+    with pyro.validation_enabled(False):
+        elbo = require_same(
+            loss, vae.model, vae.guide, (x,), (x[:3],), tolerance=1e-10 if dtype == torch.float64 else 1e-5
+        )
+    assert elbo.traces == 1
+
+
+def tiny(**options):
+    vae = build((1, 2, 2), latent_dim=2, hidden_dims=[4], **options).double()
+    return vae, torch.rand(8, 4).round()
+
+
+def test_smaller_batches_need_no_other_recording():
+    vae, x = tiny()
+    elbo = require_same(Trace_ELBO(max_plate_nesting=1), vae.model, vae.guide, *((x[:n],) for n in (7, 7, 6, 2, 3)))
+    assert elbo.traces == 1
+    for n, traces in ((1, 2), (8, 3), (1, 3), (7, 3), (8, 3)):
+        step(elbo, 0, vae.model, vae.guide, x[:n])
+        assert elbo.traces == traces, n
+
+
+def test_a_warm_up_is_followed():
+    vae, x = tiny()
+    objective = KLWeightedELBO(kl_weight=2.0, warmup_epochs=4)
+    elbo = CompiledELBO(KLWeightedELBO(kl_weight=2.0, warmup_epochs=4))
+    for seed in range(6):
+        expected, _ = step(objective, seed, vae.model, vae.guide, x)
+        assert step(elbo, seed, vae.model, vae.guide, x)[0] == pytest.approx(expected, rel=1e-10)
+    assert elbo.objective.steps == 6
+    assert elbo.traces == 1
+
+
+@pytest.mark.parametrize("optim", [FusedOptim(torch.optim.SGD, {"lr": 1e-2}), pyro.optim.SGD({"lr": 1e-2})])
+def test_svi_takes_the_same_steps_and_remembers_no_tensors(optim):
+    vae, x = tiny()
+    weights = []
+    for wrap in (lambda objective: objective, CompiledELBO):
+        pyro.clear_param_store()
+        copied = build((1, 2, 2), latent_dim=2, hidden_dims=[4]).double()
+        copied.load_state_dict(vae.state_dict())
+        objective = wrap(Trace_ELBO(max_plate_nesting=1))
+        svi = SVI(copied.model, copied.guide, optim, loss=objective)
+        for seed in range(4):
+            torch.manual_seed(seed)
+            with pyro.get_param_store().scope():  # forgets the parameters' names, as an epoch of training does
+                losses = [svi.step(x) for _ in range(3)]
+        weights.append(copied.state_dict())
+        assert all(isinstance(loss, float) for loss in losses)
+    assert objective.traces == 1
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-9, atol=1e-12)
+
+
+def test_ten_thousand_steps_are_all_alike():
+    """In short: after a first hundred, a thousand more leave not one tensor, recording or entry behind."""
+    import gc
+
+    vae, x = tiny()
+    elbo = CompiledELBO(Trace_ELBO(max_plate_nesting=1))
+    svi = SVI(vae.model, vae.guide, FusedOptim(torch.optim.Adam, {"lr": 1e-3}), loss=elbo)
+
+    def count():
+        gc.collect()
+        return (
+            sum(1 for value in gc.get_objects() if issubclass(type(value), torch.Tensor)),
+            len(elbo._programs),
+            elbo.traces,
+        )
+
+    for n in range(100):
+        svi.step(x[: 2 + n % 7])
+    before = count()
+    for n in range(1000):
+        svi.step(x[: 2 + n % 7])
+    assert count() == before
+
+
+# Noise -------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_fresh_and_independent():
+    """The gradient of w z with respect to w is the draw itself."""
+
+    def model(x):
+        weight = pyro.param("weight", torch.zeros(len(x)))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.factor("product", weight * (3.0 - 2.0 * z))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    elbo, x = CompiledELBO(Trace_ELBO()), torch.zeros(4)
+    draws = torch.stack([step(elbo, n, model, guide, x)[1]["weight"] for n in range(4000)])
+    z = (draws + 3) / 2  # (steps, data)
+    n = z.numel()
+    assert len(z.unique()) == n
+    assert abs(z.mean()) < 4 / n**0.5
+    assert abs(z.var() - 1) < 4 * (2 / n) ** 0.5
+    assert abs((z[1:] * z[:-1]).mean()) < 4 / n**0.5
+    assert (torch.corrcoef(z.T) - torch.eye(4)).abs().max() < 4.5 / len(z) ** 0.5
+
+
+def test_a_seed_repeats_a_step_and_recording_draws_no_number():
+    vae, x = tiny()
+    elbo = CompiledELBO(Trace_ELBO(max_plate_nesting=1))
+    first, again, other = (step(elbo, seed, vae.model, vae.guide, x)[0] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_dropout_draws_new_masks_in_training_and_none_in_evaluation():
+    network = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)).double()
+
+    def model(x):
+        pyro.module("network", network)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(network(x).squeeze(-1), 1.0), obs=x[:, 0])
+
+    def guide(x):
+        pass
+
+    x = torch.randn(6, 3)
+    elbo = require_same(Trace_ELBO(), model, guide, (x,), (x[:4],))
+    assert len({step(elbo, seed, model, guide, x)[0] for seed in range(5)}) == 5
+    network.eval()
+    assert len({step(elbo, seed, model, guide, x)[0] for seed in range(5)}) == 1
+    assert elbo.traces == 2
+    network.train()
+    assert step(elbo, 0, model, guide, x)[0] != step(elbo, 1, model, guide, x)[0]
+    assert elbo.traces == 2
+
+
+def test_subsamples_are_drawn_anew():
+    data = torch.arange(20.0)
+
+    def model(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", 20, subsample_size=4) as rows:
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x[rows])
+
+    elbo = require_same(Trace_ELBO(), model, lambda x: None, *[(data,)] * 4)
+    gradients = [step(elbo, seed, model, lambda x: None, data)[1]["loc"].item() for seed in range(2)]
+    assert gradients[0] != gradients[1]
+
+
+# Programs that are no VAEs -------------------------------------------------------------------------------------------
+
+
+class Regression(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = PyroSample(dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        self.scale = PyroParam(torch.tensor(0.5), constraint=constraints.positive)
+
+    def forward(self, x, y=None):
+        loc = (x * self.weight).sum(-1)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(loc, self.scale), obs=y)
+
+
+def by_hand(x, y):
+    loc = pyro.param("loc", torch.zeros(3))
+    scale = pyro.param("width", 0.3 * torch.ones(3), constraint=constraints.positive)
+    pyro.sample("weight", dist.Normal(loc, scale).to_event(1))
+
+
+def regression_data():
+    x = torch.randn(40, 3)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5]) + 0.5 * torch.randn(40)
+
+
+@pytest.mark.parametrize("kind", ["by hand", AutoNormal, AutoMultivariateNormal])
+def test_linear_regression(kind):
+    x, y = regression_data()
+    model = Regression()
+    guide = by_hand if kind == "by hand" else kind(model)
+    for objective in (
+        Trace_ELBO(),
+        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+        TraceMeanField_ELBO(),
+    ):
+        elbo = require_same(objective, model, guide, (x, y), (x, y), (x[:9], y[:9]))
+        assert elbo.traces == 1
+
+
+def test_linear_regression_finds_the_posterior():
+    x, y = regression_data()
+
+    def model(x, y):
+        weight = pyro.sample("weight", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal((x * weight).sum(-1), 0.5), obs=y)
+
+    precision = x.T @ x / 0.25 + torch.eye(3)
+    mean = torch.linalg.solve(precision, x.T @ y / 0.25)
+    elbo = CompiledELBO(TraceMeanField_ELBO(num_particles=8, vectorize_particles=True))
+    optim = pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.994})
+    svi = SVI(model, by_hand, optim, loss=elbo)
+    for _ in range(800):
+        svi.step(x, y)
+    deviation = precision.diagonal() ** -0.5  # of the best factorised approximation
+    assert ((pyro.param("loc") - mean).abs() < 0.1 * deviation).all()
+    torch.testing.assert_close(pyro.param("width"), deviation, rtol=0.1, atol=0)
+    assert elbo.traces == 1
+
+
+def two_layers(x):
+    top, weight = pyro.param("top", torch.tensor(0.7)), pyro.param("weight", torch.tensor(0.9))
+    with pyro.plate("data", len(x)):
+        z1 = pyro.sample("z1", dist.Normal(0.0, 1.0))
+        z2 = pyro.sample("z2", dist.Normal(top * z1, 1.0))
+        pyro.sample("x", dist.StudentT(4.0, weight * z2.tanh(), 0.5), obs=x)
+
+
+def two_layers_guide(x):
+    slope = pyro.param("slope", torch.tensor([0.1, 0.8]))
+    width = pyro.param("width", torch.tensor([1.0, 0.7]), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        z1 = pyro.sample("z1", dist.Normal(slope[0] * x, width[0]))
+        pyro.sample("z2", dist.Normal(slope[1] * x - 0.2 * z1, width[1]))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Trace_ELBO(),
+        Trace_ELBO(num_particles=3),
+        TraceGraph_ELBO(),
+        RenyiELBO(alpha=0.5, num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+        ImportanceWeightedELBO(3, "dreg"),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_two_layers(objective):
+    x = torch.randn(12)
+    assert require_same(objective, two_layers, two_layers_guide, (x,), (x[:5],)).traces == 1
+
+
+def mixture(x):
+    weights = pyro.sample("weights", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("components", 3):
+        loc = pyro.sample("loc", dist.Normal(0.0, 3.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(loc, scale)), obs=x)
+
+
+def test_a_mixture_with_continuous_latents():
+    x = torch.randn(15)
+    guide = AutoNormal(mixture)
+    assert require_same(Trace_ELBO(), mixture, guide, (x,), (x[:4],), (x,)).traces == 1
+
+
+def test_discrete_latents():
+    def model(x):
+        loc = pyro.param("loc", torch.tensor([-1.0, 1.0]))
+        with pyro.plate("data", len(x)):
+            side = pyro.sample("side", dist.Bernoulli(0.4))
+            pyro.sample("x", dist.Normal(loc[0] + side * (loc[1] - loc[0]), 1.0), obs=x)
+
+    def guide(x, infer=None):
+        slope = pyro.param("slope", torch.tensor(0.3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("side", dist.Bernoulli(logits=slope * x), infer=infer)
+
+    x = torch.randn(10)
+    for objective in (Trace_ELBO(), TraceGraph_ELBO()):
+        assert require_same(objective, model, guide, (x,), (x,), (x[:4],)).traces == 1
+    with pytest.raises(NotStatic, match=r"looks at the value of a tensor in line .* of .*pyro.*use TraceEnum_ELBO"):
+        CompiledELBO(TraceEnum_ELBO(max_plate_nesting=1)).prepare(model, pyro.infer.config_enumerate(guide), x)
+
+
+# What a program may do -----------------------------------------------------------------------------------------------
+
+
+def normal(x, loc):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def no_latents(*args, **kwargs):
+    pass
+
+
+def test_floats_are_inputs_and_other_arguments_are_not():
+    def model(x, temperature, power=1):
+        with pyro.poutine.scale(scale=temperature):
+            normal(x, pyro.param("loc", torch.tensor(0.5)) ** power)
+
+    x = torch.randn(6)
+    elbo = require_same(Trace_ELBO(), model, no_latents, (x, 0.1), (x, 0.5), (x[:3], 0.9), (x, 1.0))
+    assert elbo.traces == 1
+    for power in (2, 3, 2):
+        assert step(elbo, 0, model, no_latents, x, 0.3, power) == step(
+            Trace_ELBO(), 0, model, no_latents, x, 0.3, power
+        )
+    assert elbo.traces == 3
+
+
+def test_nested_arguments():
+    def model(batch, *, more):
+        normal(batch["x"] + more[0][0], pyro.param("loc", torch.tensor(0.5)))
+
+    x, elbo = torch.randn(6), CompiledELBO(Trace_ELBO())
+    for n in (6, 6, 4):
+        args, kwargs = ({"x": x[:n], "name": "a"},), {"more": [(x[:n],), None]}
+        expected = Trace_ELBO().loss_and_grads(model, no_latents, *args, **kwargs)
+        assert float(elbo.loss_and_grads(model, no_latents, *args, **kwargs)) == pytest.approx(expected)
+    assert elbo.traces == 1
+
+
+def test_buffers_are_read_and_written_where_they_are():
+    def make():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
+
+    states = []
+    for wrap in (lambda objective: objective, CompiledELBO):
+        pyro.clear_param_store()
+        network = make()
+        network.register_buffer("shift", torch.zeros(()))
+
+        def model(x, network=network):
+            pyro.module("network", network)
+            network.shift.add_(1.0)
+            normal(x[:, 0], network(x).squeeze(-1) + network.shift)
+
+        x, elbo = torch.randn(8, 2), wrap(Trace_ELBO())
+        losses = [step(elbo, 0, model, no_latents, x[:n])[0] for n in (8, 8, 5)]
+        network.shift.fill_(-3.0)
+        losses.append(step(elbo, 0, model, no_latents, x)[0])
+        network.eval()
+        losses.append(step(elbo, 0, model, no_latents, x)[0])
+        states.append({"losses": torch.tensor(losses), **network.state_dict()})
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-10, atol=0)
+
+
+def test_gradients_are_added_and_share_no_memory():
+    def model(x):
+        a, b = pyro.param("a", torch.zeros(2)), pyro.param("b", torch.zeros(2))
+        pyro.factor("sum", (a + b).sum() + (a * x).sum())
+
+    x, elbo = torch.ones(2), CompiledELBO(Trace_ELBO())
+    elbo.prepare(model, no_latents, x)
+    a, b = (pyro.get_param_store()._params[name] for name in "ab")
+    assert a.grad is None
+    for times in (1, 2):
+        elbo.loss_and_grads(model, no_latents, x)
+        assert a.grad.tolist() == [-2.0 * times] * 2
+        assert b.grad.tolist() == [-1.0 * times] * 2
+    a.grad.fill_(7.0)
+    assert b.grad.tolist() == [-2.0, -2.0]
+    assert x.tolist() == [1.0, 1.0]
+
+
+def test_parameters_that_were_replaced_are_followed():
+    def model(x):
+        normal(x, pyro.param("loc", torch.tensor(0.5)))
+
+    x, elbo = torch.randn(6), CompiledELBO(Trace_ELBO())
+    before = step(elbo, 0, model, no_latents, x)
+    with torch.no_grad():
+        pyro.param("loc").fill_(3.0)
+    assert step(elbo, 0, model, no_latents, x)[0] > before[0]
+    pyro.clear_param_store()
+    assert step(elbo, 0, model, no_latents, x) == before
+    assert elbo.traces == 2
+
+
+def test_mixed_precision_is_recorded():
+    network = mlp(3, [8], 1).float()
+
+    def model(x):
+        pyro.module("network", network)
+        with torch.autocast("cpu", torch.bfloat16):
+            loc = network(x).squeeze(-1)
+        normal(x[:, 0], loc.float())
+
+    x = torch.randn(6, 3, dtype=torch.float32)
+    require_same(Trace_ELBO(), model, no_latents, (x,), (x[:3],), tolerance=1e-6)
+    plain = step(Trace_ELBO(), 0, lambda x: normal(x[:, 0], network(x).squeeze(-1)), no_latents, x)[0]
+    elbo = CompiledELBO(Trace_ELBO())
+    assert step(elbo, 0, model, no_latents, x)[0] != plain
+    with torch.autocast("cpu", torch.bfloat16):
+        step(elbo, 0, model, no_latents, x)
+    assert elbo.traces == 2
+
+
+# What it refuses -----------------------------------------------------------------------------------------------------
+
+
+class Counter:
+    value = 0.0
+
+
+def branching(x, z):
+    return z if z.sum() > 0 else 2 * z
+
+
+def as_integer(x, z):
+    return z * torch.ones(int(z.abs().sum()) + 1).sum()
+
+
+def in_numpy(x, z):
+    return z * float(x.numpy().mean())
+
+
+def masked(x, z):
+    return z[z > 0].sum()
+
+
+def counting(x, z):
+    Counter.value += 1.0
+    return z * Counter.value
+
+
+def other_noise(x, z):
+    return z * random.random()
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (branching, "looks at the value of a tensor in line .* of .*test_compiled.py"),
+        (as_integer, "looks at the value of a tensor"),
+        (in_numpy, "looks at the value of a tensor"),
+        (masked, "looks at the value of a tensor"),
+        (counting, "not the same in each run"),
+        (other_noise, "not the same in each run"),
+    ],
+)
+def test_programs_that_depend_on_values_are_refused(function, reason):
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.factor("more", function(x, z).sum())
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0).to_event(1))
+
+    x = torch.randn(4)
+    state = torch.get_rng_state()
+    with pytest.raises(
+        NotStatic, match=rf"(?s)can't be compiled: .*{reason}.*; use Trace_ELBO instead of CompiledELBO"
+    ):
+        CompiledELBO(Trace_ELBO()).loss_and_grads(model, guide, x)
+    assert pyro.param("loc").grad is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_other_reasons_to_refuse():
+    def model(x):
+        normal(x, pyro.param("loc", torch.tensor(0.5)))
+
+    x, elbo = torch.randn(6), CompiledELBO(Trace_ELBO())
+    with pytest.raises(NotStatic, match="ScaleMessenger"), pyro.poutine.scale(scale=2.0):
+        elbo.loss_and_grads(model, no_latents, x)
+    with pytest.raises(NotStatic, match="gradient"):
+        elbo.loss_and_grads(model, no_latents, x.clone().requires_grad_())
+    with pytest.raises(NotStatic, match="ndarray"):
+        elbo.loss_and_grads(lambda x: model(torch.from_numpy(x)), no_latents, x.numpy())
+    assert elbo.traces == 0
+
+
+def test_evaluation_is_the_objectives_own():
+    vae, x = tiny()
+    objective = Trace_ELBO(max_plate_nesting=1)
+    elbo = CompiledELBO(objective)
+    for name in ("loss", "differentiable_loss"):
+        torch.manual_seed(0)
+        expected = torch.as_tensor(getattr(objective, name)(vae.model, vae.guide, x))
+        torch.manual_seed(0)
+        value = torch.as_tensor(getattr(elbo, name)(vae.model, vae.guide, x))
+        assert torch.equal(value, expected)
+        assert value.requires_grad == (name == "differentiable_loss")
+    with torch.no_grad():
+        assert math.isfinite(elbo.loss_and_grads(vae.model, vae.guide, x))
+    assert all(p.grad is None for p in vae.parameters())
