@@ -27,20 +27,45 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_bfloat16(device: torch.device) -> None:
-    """Refuse a device that can't multiply matrices in bfloat16, and warn of a processor that only emulates it.
-
-    Raises:
-        ValueError: Naming the device.
-    """
-    try:
-        x = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
-        (x @ x).sum().item()
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"precision: {device} has no bfloat16; use float32") from error
+    """Warn of a processor that has no products in bfloat16: there, they are in float32, or slow."""
     known: dict = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     has = [value for name, value in known.items() if "bf16" in name]
     if has and not any(has):
-        warnings.warn("precision: this processor only emulates bfloat16; float32 is faster on it", stacklevel=3)
+        warnings.warn("precision: this processor has no bfloat16; use float32", stacklevel=3)
+
+
+@contextlib.contextmanager
+def bfloat16_products() -> Iterator[None]:
+    """Round the factors of float32 matrix products and convolutions to bfloat16; their sums and results are float32.
+
+    That is torch's ``set_float32_matmul_precision("medium")``, and the same for convolutions: what the processor has no
+    fast bfloat16 for is more exact. Rounding is to 8 bits; the range is that of float32.
+
+    Example:
+        >>> with bfloat16_products():
+        ...     torch.get_float32_matmul_precision(), (torch.eye(2) @ torch.ones(2, 1)).dtype
+        ('medium', torch.float32)
+    """
+    of_convolutions = getattr(torch.backends.mkldnn, "conv", None)  # since torch 2.9
+    before = torch.get_float32_matmul_precision(), getattr(of_convolutions, "fp32_precision", None)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        if of_convolutions is not None:
+            of_convolutions.fp32_precision = "bf16"
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        if of_convolutions is not None:
+            of_convolutions.fp32_precision = before[1]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed tensors for those that follow.
+
+    glibc gives freed memory back to the system above a threshold, and the next tensor faults its pages in again, which
+    takes as long as filling it. Freeing almost 32 MB once, untouched, raises the threshold.
+    """
+    torch.empty(2**25 - 2**18, dtype=torch.uint8)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 """Networks for encoders and decoders; each accepts any leading dimensions."""
 
-import contextlib
-import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -113,41 +111,6 @@ def conv_decoder(
         nn.Unflatten(-1, (params, elements)),
         ElementBias(elements, params),
     )
-
-
-# Layers that are a matrix product and a bias, and nothing else.
-PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-
-
-@contextlib.contextmanager
-def products_in(dtype: torch.dtype, network: nn.Module) -> Iterator[None]:
-    """Compute the matrix products of linear and convolutional layers in ``dtype``, and all else as before.
-
-    Weights, activations and outputs keep their own dtype, so that log-densities and sums do, too.
-
-    Args:
-        dtype: ``torch.bfloat16`` has the range of float32, and 8 bits of precision.
-        network: Any module; layers of classes derived from torch's stay as they are.
-
-    Example:
-        >>> network = mlp(4, [8], 2)
-        >>> with products_in(torch.bfloat16, network):
-        ...     network(torch.ones(3, 4)).dtype
-        torch.float32
-    """
-    layers = [module for module in network.modules() if type(module) in PRODUCTS]
-    for layer in layers:
-        layer.forward = functools.partial(_forward_in, dtype, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _forward_in(dtype: torch.dtype, layer: nn.Module, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, dtype, cache_enabled=False):
-        return type(layer).forward(layer, x).to(x.dtype)
 
 
 def _halved(x_shape: Sequence[int], times: int) -> list[tuple[int, int]]:

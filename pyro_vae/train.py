@@ -134,6 +134,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         "seed",
         "device",
         "precision",
+        "compile",
     )
     training = Training(
         vae,

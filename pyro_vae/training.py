@@ -16,9 +16,16 @@ from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pyro_vae.devices import check_bfloat16, own_seed, resolve_device, set_seed
+from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.devices import (
+    bfloat16_products,
+    check_bfloat16,
+    keep_freed_memory,
+    own_seed,
+    resolve_device,
+    set_seed,
+)
 from pyro_vae.distributed import Processes
-from pyro_vae.networks import products_in
 from pyro_vae.objectives import check_objective, elbo_terms
 from pyro_vae.optim import FusedOptim
 from pyro_vae.vae import VAE
@@ -61,8 +68,15 @@ class Training:
             weights of the best epoch. Default: train to the end and keep the last weights.
         seed: Of the order of the data and of all noise.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one, in several processes one for each.
-        precision: Of the matrix products in training: "float32", or "bfloat16", which is faster where the processor
-            has it. All else is in the precision of the weights.
+        precision: Of the factors of matrix products in training: "float32", or "bfloat16", which is faster where the
+            processor has it. Sums, results and all else are in the precision of the weights.
+        compile: Record what the objective computes in the first step, and run that in the steps after it (see
+            :class:`pyro_vae.compiled.CompiledELBO`): "on", "off", or "auto", where that can be done and the objective
+            is one of Pyro's or ours.
+
+    Attributes:
+        loss: What trains: the objective, or the compiled one.
+        not_compiled: Why it is not compiled, where "auto" has tried.
 
     Raises:
         ValueError: For sizes and rates that make no sense, and for data that the likelihood refuses.
@@ -92,6 +106,7 @@ class Training:
         seed: int = 0,
         device: str = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
+        compile: Literal["auto", "on", "off"] = "auto",
     ):
         _require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         _require(batch_size <= len(x), "batch_size", f"at most the number of training data, {len(x)}", batch_size)
@@ -103,11 +118,13 @@ class Training:
         _require(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         _require(patience is None or patience >= 1, "patience", "at least 1", patience)
         _require(precision in ("float32", "bfloat16"), "precision", '"float32" or "bfloat16"', precision)
+        _require(compile in ("auto", "on", "off"), "compile", '"auto", "on" or "off"', compile)
         held_out = validation is not None and len(validation) > 0
         if patience is not None and not held_out:
             raise ValueError(f"patience={patience} needs validation data to stop by, but none came")
 
         self.device = resolve_device(device)
+        self.look_every = 1 if self.device.type == "cpu" else 100  # steps between looks at the loss
         self.processes = Processes(self.device)
         if precision == "bfloat16":
             check_bfloat16(self.device)
@@ -130,7 +147,12 @@ class Training:
         _require(objective.num_particles >= 1, "num_particles", "at least 1", objective.num_particles)
         check_objective(objective, vae.model, vae.guide, self.x)
         self.objective: Any = objective
+        self.compile, self.not_compiled = compile, ""
+        known = type(objective).__module__.partition(".")[0] in ("pyro", "pyro_vae")
+        self.loss: Any = CompiledELBO(objective) if compile == "on" or (compile == "auto" and known) else objective
         self._weight = 1.0  # what this process's share of the batch counts
+        self._losses: list[Tensor] = []  # that were not looked at yet
+        self._names: Any = {"params": {}, "constraints": {}}  # Pyro's, of the weights
         self.svi = SVI(vae.model, vae.guide, self.optim, loss=objective)
         self.svi.loss_and_grads = self._loss_and_grads
         average = get_ema_multi_avg_fn(ema_decay) if ema_decay is not None else None
@@ -145,7 +167,8 @@ class Training:
         """Train to the end, giving each epoch's metrics; then put the resulting weights into the VAE.
 
         Args:
-            on_step: Called after each step with its number, the steps of an epoch, and the loss in nats per datum.
+            on_step: Called after each step, on a GPU after each hundredth, with its number, the steps of an epoch,
+                and the loss in nats per datum.
 
         Yields:
             ``epoch``, ``loss`` (the negative objective on the training data), ``elbo`` with its two terms
@@ -182,16 +205,7 @@ class Training:
 
     def _run_epoch(self, on_step: Callable[[int, int, float], None] | None) -> Row:
         start, total = time.perf_counter(), 0.0
-        self.vae.train()
-        # The data were checked once; checking each batch again would only cost time.
-        with (
-            own_seed(self.seed, self.epoch + 1, device=self.device),
-            pyro.get_param_store().scope(),  # the parameters are the VAE's own; Pyro's store is global
-            pyro.validation_enabled(False),
-            warnings.catch_warnings(),
-            products_in(torch.bfloat16, self.vae) if self.precision == "bfloat16" else contextlib.nullcontext(),
-        ):
-            warnings.filterwarnings("ignore", "Encountered NaN")  # it ends the training below, with the reason
+        with self._stepping(self.epoch + 1):
             order = torch.randperm(len(self.x), device=self.device)
             if self.processes.size > 1:
                 self.processes.take_from_first([order])
@@ -203,12 +217,16 @@ class Training:
                 self.optim.lr = self._lr_at(self.epoch + step / len(batches))
                 # Pyro's losses are sums over the batch, so the bound on one datum's gradient scales with it.
                 self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(rows)
-                loss = self.svi.step(batch)
-                if not math.isfinite(loss):
-                    raise NonFiniteLoss(self._diagnosis(step + 1, loss, total, batch))
-                total += loss
+                self.svi.step(batch)
                 if self.average:
                     self.average.update_parameters(self.vae)
+                if (step + 1) % self.look_every and step + 1 < len(batches):
+                    continue
+                losses = self._take_losses()
+                for number, loss in enumerate(losses, step + 2 - len(losses)):
+                    if not math.isfinite(loss):
+                        raise NonFiniteLoss(self._diagnosis(number, loss, total, batch))
+                    total += loss
                 if on_step:
                     on_step(step + 1, len(batches), loss / len(rows))
         if not all(p.isfinite().all() for p in self.vae.parameters()):
@@ -241,14 +259,40 @@ class Training:
             self.best = copy.deepcopy(self.evaluated.state_dict())
         return row
 
+    @contextlib.contextmanager
+    def _stepping(self, seed: int) -> Iterator[None]:
+        """Be ready for the steps of ``svi``, with random numbers of their own."""
+        self.vae.train()
+        keep_freed_memory()
+        # The data were checked once; checking each batch again would only cost time.
+        with (
+            own_seed(self.seed, seed, device=self.device),
+            pyro.get_param_store().scope(self._names),  # the parameters are the VAE's own; Pyro's store is global
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+            bfloat16_products() if self.precision == "bfloat16" else contextlib.nullcontext(),
+        ):
+            warnings.filterwarnings("ignore", "Encountered NaN")  # it ends the training, with the reason
+            yield
+
     def _loss_and_grads(self, model: Callable, guide: Callable, batch: Tensor) -> float | Tensor:
-        loss = self.objective.loss_and_grads(model, guide, batch)
-        if self.processes.size == 1:
-            return loss
-        # SVI reads the loss after the optimiser's step, which sums it over the processes along with the gradients.
-        total = torch.as_tensor(loss, dtype=batch.dtype, device=self.device).clone()
-        self.optim.reduce = lambda gradients: self.processes.sum([total, *gradients], self._weight)
-        return total
+        try:
+            loss = self.loss.loss_and_grads(model, guide, batch)
+        except NotStatic as error:
+            if self.compile == "on":
+                raise
+            self.loss, self.not_compiled = self.objective, str(error)
+            loss = self.objective.loss_and_grads(model, guide, batch)
+        self._losses.append(torch.as_tensor(loss, dtype=batch.dtype, device=self.device))
+        if self.processes.size > 1:  # the losses are summed over the processes along with the gradients
+            self._losses[-1] = total = self._losses[-1].clone()
+            self.optim.reduce = lambda gradients: self.processes.sum([total, *gradients], self._weight)
+        return self._losses[-1] if self.look_every == 1 else math.nan  # a number that SVI need not wait for
+
+    def _take_losses(self) -> list[float]:
+        """Return the losses of the steps since the last call, which waits for the device."""
+        losses, self._losses = torch.stack(self._losses).tolist(), []
+        return losses
 
     def _check_agreement(self) -> None:
         if self.processes.size == 1:

@@ -234,8 +234,13 @@ class _Program:
 
     def is_current(self) -> bool:
         """Whether Pyro's parameters are those that were recorded."""
-        stored = pyro.get_param_store()._params
-        return all(stored.get(name) is param for name, param in self._params.items())
+        store = pyro.get_param_store()
+        for name, param in self._params.items():
+            if store._params.get(name) is not param:
+                return False
+            if not hasattr(param, "unconstrained"):  # which the store drops when its state is taken
+                store[name]
+        return True
 
     def step(self, call: _Call, scheduled: Sequence[float]) -> Tensor:
         """Return the loss, and add its gradients to those of the parameters."""

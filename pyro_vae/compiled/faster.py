@@ -12,8 +12,8 @@ aten = torch.ops.aten
 def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """Return log(1 + exp(x)); torch's own takes several times as long, since log1p is slow."""
     x = x * beta  # dropped from the graph where beta is 1
-    sigmoid = x.sigmoid()
-    return (x.relu() - torch.maximum(sigmoid, 1 - sigmoid).log()) / beta
+    larger = 0.5 + (x.sigmoid() - 0.5).abs()  # of sigmoid(x) and sigmoid(-x)
+    return (x.relu() - larger.log()) / beta
 
 
 def _softplus_backward(gradient: Tensor, x: Tensor, beta: float, threshold: float) -> Tensor:

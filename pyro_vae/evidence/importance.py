@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.base import Likelihood
+from pyro_vae.devices import keep_freed_memory
 from pyro_vae.evidence.checks import check_count, check_data, check_program, check_support
 from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
 from pyro_vae.program import (
@@ -179,9 +180,7 @@ class Sampler:
         chunk_size = default_chunk_size(model, x) if chunk_size is None else chunk_size
         check_count(chunk_size=chunk_size)
         self.log_density = ChunkedLogDensity(model, chunk_size)
-        # glibc gives freed memory back to the system above a threshold, and every chunk would fault its pages
-        # in again, at a third of the speed. Freeing almost 32 MB once, untouched, raises the threshold.
-        torch.empty(2**25 - 2**18, dtype=torch.uint8)
+        keep_freed_memory()
         reseed(seeds)
         self.latents = check_program(model, guide, x)
 
