@@ -1,5 +1,6 @@
 """One torch optimiser over all parameters, in the place where SVI expects a Pyro optimiser."""
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pyro_vae.compiled import record
+
 
 class FusedOptim(PyroOptim):
     """A single torch optimiser over all parameters of a Pyro program.
 
     Pyro's own wrapper keeps one optimiser for each parameter; one for all of them does the
-    same arithmetic in a few fused calls.
+    same arithmetic in a few fused calls. Those of Adam and AdamW are recorded, and repeated without Python's overhead.
 
     Args:
         constructor: A torch optimiser class, such as ``torch.optim.Adam``.
@@ -41,8 +44,10 @@ class FusedOptim(PyroOptim):
         self.lr: float = options["lr"]
         self.reduce: Callable[[list[Tensor]], None] | None = None
         self.clip_norm: float | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizer: Any = None
         self._known: set[Tensor] = set()
+        self._recorded: Callable[..., None] | None = None
+        self._recorded_for: list[Tensor] = []  # the parameters that had a gradient
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Take one step, and drop the gradients."""
@@ -55,16 +60,39 @@ class FusedOptim(PyroOptim):
             else:
                 self._optimizer.add_param_group({"params": ordered})
             self._known |= new
-        assert self._optimizer is not None
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.lr
-        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        trained = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in trained]
         if self.reduce is not None:
-            self.reduce([p.grad for p in trained if p.grad is not None])
+            self.reduce(gradients)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
+        self._step(trained, gradients)
+        for param in trained:
+            param.grad = None
+
+    def _step(self, trained: list[Tensor], gradients: list[Tensor]) -> None:
+        if self._recorded is None or not _same(trained, self._recorded_for):
+            started = all(self._optimizer.state[param] for param in trained)
+            self._plain_step(self.lr)
+            self._recorded_for = trained
+            self._recorded = self._record(gradients) if started else None
+        else:
+            self._recorded(torch.tensor(self.lr, dtype=torch.float64), *gradients)
+
+    def _plain_step(self, lr: float | Tensor) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         self._optimizer.step()
-        self._optimizer.zero_grad()
+
+    def _record(self, gradients: list[Tensor]) -> Callable[..., None] | None:
+        """Return the tensor operations of a step, as a function of the learning rate and the gradients."""
+        if type(self._optimizer) not in (torch.optim.Adam, torch.optim.AdamW):  # others may count in Python
+            return None
+        lr = torch.tensor(self.lr, dtype=torch.float64)
+        try:
+            return record(lambda lr, *_: self._plain_step(lr), lr, *gradients, frozen=False)
+        except Exception:  # whatever it was, the optimiser itself is still there to run
+            return None
 
     def state_of(self, param: Tensor) -> dict[str, Tensor]:
         """Return the optimiser's tensors for ``param`` (for Adam: two moments and the step)."""
@@ -75,5 +103,10 @@ class FusedOptim(PyroOptim):
         ordered = list(states)
         self._optimizer = self._construct(ordered)
         self._known = set(ordered)
+        self._recorded, self._recorded_for = None, []
         for param, state in states.items():
             self._optimizer.state[param] = state
+
+
+def _same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))

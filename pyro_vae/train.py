@@ -173,6 +173,8 @@ def main(argv: list[str] | None = None) -> None:
         if is_first():
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
             summary = run_folder.finish(run, vae, dataset, training, facts)
+            if training.not_compiled:
+                print(f"compiled    no: {training.not_compiled}")
             _conclude(run, vae, dataset, summary)
 
 

@@ -205,7 +205,7 @@ class Training:
 
     def _run_epoch(self, on_step: Callable[[int, int, float], None] | None) -> Row:
         start, total = time.perf_counter(), 0.0
-        with self._stepping(self.epoch + 1):
+        with self.stepping(self.epoch + 1):
             order = torch.randperm(len(self.x), device=self.device)
             if self.processes.size > 1:
                 self.processes.take_from_first([order])
@@ -213,7 +213,7 @@ class Training:
             batches = order.split(self.batch_size)
             for step, rows in enumerate(batches):
                 share, self._weight = self.processes.share(rows)
-                batch = self.draw(self.x[share])
+                batch = self.draw(self.x.index_select(0, share))
                 self.optim.lr = self._lr_at(self.epoch + step / len(batches))
                 # Pyro's losses are sums over the batch, so the bound on one datum's gradient scales with it.
                 self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(rows)
@@ -260,8 +260,8 @@ class Training:
         return row
 
     @contextlib.contextmanager
-    def _stepping(self, seed: int) -> Iterator[None]:
-        """Be ready for the steps of ``svi``, with random numbers of their own."""
+    def stepping(self, seed: int = 0) -> Iterator[None]:
+        """Be ready for single steps, ``svi.step(batch)``, with random numbers of their own."""
         self.vae.train()
         keep_freed_memory()
         # The data were checked once; checking each batch again would only cost time.

@@ -1,6 +1,7 @@
 """Training: reproducible, resumable, and independent of what else the process does."""
 
 import copy
+import itertools
 import math
 
 import pyro
@@ -9,6 +10,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae
+from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.optim import FusedOptim
 from pyro_vae.training import NonFiniteLoss, Training
@@ -104,6 +106,29 @@ def test_the_fused_optimiser_does_what_pyros_does():
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"fused": True}, {}, {"fused": True, "amsgrad": True, "weight_decay": 0.1}])
+def test_the_recorded_optimiser_takes_torchs_steps(options):
+    shapes = ((3, 4), (5,), (2,))
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in shapes]
+    ours, theirs = ([p.clone().requires_grad_() for p in start] for _ in range(2))
+    optim = FusedOptim(torch.optim.Adam, {"lr": 1.0} | options)
+    optimizer = torch.optim.Adam(theirs[:2], **({"lr": 1.0} | options))
+    for step in range(20):
+        if step == 12:
+            optimizer.add_param_group({"params": theirs[2:]})
+        optim.lr = optimizer.param_groups[0]["lr"] = optimizer.param_groups[-1]["lr"] = 0.1 / (1 + step)
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            absent = (i == 1 and step in (7, 8)) or (i == 2 and step < 12)
+            a.grad = None if absent else torch.randn_like(a)
+            b.grad = None if absent else a.grad.clone()
+        optim(ours[: 2 + (step >= 12)])
+        optimizer.step()
+    assert (optim._recorded is not None) == ("fused" in options)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_clipping_bounds_the_gradient():
     # One step of plain gradient descent moves the weights by lr times the clipped gradient.
     vae = make_vae()
@@ -112,6 +137,44 @@ def test_clipping_bounds_the_gradient():
     optim.clip_norm = 0.01
     SVI(vae.model, vae.guide, optim, Trace_ELBO()).step(data().round())
     assert (weights(vae) - before).norm().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_the_steps_are_compiled_where_that_can_be_done():
+    class Halved(Trace_ELBO):
+        """Its factor lies in Python, where it may change."""
+
+        def loss_and_grads(self, model, guide, *args, **kwargs):
+            return 0.5 * super().loss_and_grads(model, guide, *args, **kwargs)
+
+    losses = {}
+    for compile, objective in itertools.product(("auto", "on", "off"), (Trace_ELBO, Halved)):
+        training = Training(make_vae(), data(), objective=objective(), compile=compile, **OPTIONS)
+        losses[compile, objective] = [row["loss"] for row in training.run()]
+        compiled = compile == "on" or (compile == "auto" and objective is Trace_ELBO)
+        assert isinstance(training.loss, CompiledELBO) == compiled
+        assert not training.not_compiled
+        if compiled:
+            assert training.loss.traces == 1
+    for (compile, objective), loss in losses.items():
+        assert loss == pytest.approx(losses["off", objective], rel=1e-4), compile
+
+
+def test_a_program_that_cannot_be_compiled_trains_as_it_is():
+    def training(compile):
+        vae = make_vae()
+        vae.decoder = Branching(vae.decoder)
+        return Training(vae, data(), compile=compile, **OPTIONS)
+
+    class Branching(torch.nn.Sequential):
+        def forward(self, z):
+            return super().forward(z) if z.abs().sum() > 0 else z
+
+    runs = {compile: training(compile) for compile in ("auto", "off")}
+    losses = {compile: [row["loss"] for row in t.run()] for compile, t in runs.items()}
+    assert losses["auto"] == losses["off"]
+    assert "looks at the value of a tensor" in runs["auto"].not_compiled
+    with pytest.raises(NotStatic, match="use Trace_ELBO instead of CompiledELBO"):
+        list(training("on").run())
 
 
 def test_averaged_weights_are_the_moving_average():

@@ -157,6 +157,8 @@ class Recorder(Rehearsal):
 
     def _run(self, func: Any, args: tuple, kwargs: dict) -> Any:
         inputs = _tensors((args, kwargs))
+        if func.namespace == "profiler":  # torch's optimisers report to it
+            return func(*args, **kwargs)
         if func is aten.lift_fresh.default:  # a number in the program becomes a tensor
             func = aten.clone.default
             self.node(args[0]).meta["constant"] = args[0]
@@ -181,7 +183,7 @@ class Recorder(Rehearsal):
                 other.meta["changes"] = True
         roots = {tensor.untyped_storage()._cdata: self.node(tensor).meta["root"] for tensor in inputs}
         constant = constant and not changed and not is_random(func)
-        for index, tensor in enumerate([out] if isinstance(out, Tensor) else out):
+        for index, tensor in enumerate([out] if isinstance(out, Tensor) else out or ()):
             if isinstance(tensor, Tensor):
                 item = node if out is tensor else self.graph.call_function(operator.getitem, (node, index))
                 root = roots.get(tensor.untyped_storage()._cdata)

@@ -73,12 +73,9 @@ def simplify(recorded: Recorder) -> None:
     _insert_constants(recorded)
     _drop_identities(recorded)
     _share_repetitions(recorded.graph)
-    for node in reversed(_operations(recorded.graph)):
-        if not node.users and not _acts(node):
-            recorded.graph.erase_node(node)
-    for node in [node for node in recorded.captured if not node.users]:
-        recorded.graph.erase_node(node)
-        del recorded.captured[node]
+    _drop_unused(recorded)
+    _shorten_sums(recorded.graph)
+    _drop_unused(recorded)
     _own_outputs(recorded.graph)
     _reuse_memory(recorded.graph)
 
@@ -172,6 +169,23 @@ def _is_number(arg: Any, number: float) -> bool:
     return value is not None and getattr(value, "ndim", 0) == 0 and bool(value == number)
 
 
+def _shorten_sums(graph: fx.Graph) -> None:
+    """Sum up in one operation what is summed in two, and take the sum's sign instead of each element's."""
+    for node in _operations(graph):
+        while node.target is aten.sum.default and isinstance(node.args[0], fx.Node) and not node.kwargs:
+            x = node.args[0]
+            if len(x.users) > 1 or x.kwargs or "changes" in x.meta:
+                break
+            if x.target is aten.sum.dim_IntList:
+                node.args = x.args[:1]
+            elif x.target is aten.neg.default:
+                x.target, x.args, node.target, node.args = aten.sum.default, x.args, aten.neg.default, (x,)
+                x.meta |= {key: node.meta[key] for key in ("layouts", "dtype")}
+                node = x
+            else:
+                break
+
+
 def _share_repetitions(graph: fx.Graph) -> None:
     """Compute only once what is computed twice from the same arguments."""
     known: dict[Any, fx.Node] = {}
@@ -181,6 +195,15 @@ def _share_repetitions(graph: fx.Graph) -> None:
         key = (node.target, _hashable(node.args), _hashable(node.kwargs))
         if known.setdefault(key, node) is not node:
             _replace(node, known[key])
+
+
+def _drop_unused(recorded: Recorder) -> None:
+    """Remove what nothing uses."""
+    for node in reversed(recorded.graph.nodes):
+        unused = not node.users and (node in recorded.captured or (node.op == "call_function" and not _acts(node)))
+        if unused:
+            recorded.captured.pop(node, None)
+            recorded.graph.erase_node(node)
 
 
 def _own_outputs(graph: fx.Graph) -> None:

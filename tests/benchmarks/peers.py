@@ -8,6 +8,8 @@ Each peer is a function of the training images, (N, 784) grey values in [0, 1] o
 All compute the article's loss. Those of NumPyro and Pythae need the extra ``bench``.
 """
 
+import itertools
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -63,18 +65,21 @@ def by_hand(x, *, fused=True, compiled=False, precision=torch.float32):
     return run, torch.no_grad()(lambda x: model(x).item() / len(x))
 
 
-def ours(x):
+def ours(x, **options):
     vae = VAE(
         prior=StandardNormal(LATENT),
         encoder=DiagonalNormal(mlp(784, [HIDDEN], 2 * LATENT)),
         decoder=mlp(LATENT, [HIDDEN], (784, 1)),
         likelihood=Bernoulli(grey=True),
     )
-    svi = Training(vae, x, batch_size=BATCH, device=str(x.device)).svi
+    training = Training(vae, x, batch_size=BATCH, device=str(x.device), **options)
+
+    seeds = itertools.count()
 
     def run(steps):
-        with pyro.validation_enabled(False):  # as in training: the data were checked before
-            return sum(svi.step(x[indices]) for indices in batches(x, steps)) / steps / BATCH
+        chosen = batches(x, steps)
+        with training.stepping(next(seeds)):
+            return sum(training.svi.step(x.index_select(0, i)) for i in chosen) / steps / BATCH  # as it does itself
 
     return run, lambda x: Trace_ELBO(max_plate_nesting=1).loss(vae.model, vae.guide, x) / len(x)
 
@@ -124,7 +129,8 @@ def numpyro(x):
         first, last = dense("decoder.0", LATENT, HIDDEN), dense("decoder.2", HIDDEN, 784)
         with npy.plate("data", len(x)):
             z = npy.sample("z", npd.Normal(jnp.zeros(LATENT), 1).to_event(1))
-            npy.sample("x", npd.Bernoulli(logits=last(jax.nn.relu(first(z)))).to_event(1), obs=x)
+            logits = last(jax.nn.relu(first(z)))
+            npy.sample("x", npd.Bernoulli(logits=logits, validate_args=False).to_event(1), obs=x)  # grey values
 
     def guide(x):
         first, last = dense("encoder.0", 784, HIDDEN), dense("encoder.2", HIDDEN, 2 * LATENT)
@@ -196,7 +202,9 @@ PEERS = {
     "PyTorch by hand, plain Adam": lambda x: by_hand(x, fused=False),
     "PyTorch by hand, torch.compile": lambda x: by_hand(x, compiled=True),
     "PyTorch by hand, bfloat16": lambda x: by_hand(x, precision=torch.bfloat16),
-    "pyro_vae": ours,
+    "pyro_vae, compiled": ours,
+    "pyro_vae, compiled, bfloat16": lambda x: ours(x, precision="bfloat16"),
+    "pyro_vae, eager": lambda x: ours(x, compile="off"),
     "Pyro's SVI": plain_pyro,
     "Pyro's JitTrace_ELBO": lambda x: plain_pyro(x, jit=True),
     "NumPyro": numpyro,

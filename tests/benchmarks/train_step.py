@@ -21,6 +21,7 @@ START = time.perf_counter()
 import torch  # noqa: E402
 
 GOAL = -110.0
+REFERENCES = ("PyTorch by hand, fused Adam", "Pyro's SVI", "NumPyro")
 
 
 def images(device: str, pixels: str = "grey") -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,11 +75,12 @@ def compare(options: argparse.Namespace) -> None:
     spread = max(losses.values()) - min(losses.values())
     assert spread < 0.03 * max(losses.values()), f"they should train to the same loss: {losses}"
     medians = {name: statistics.median(times) / options.steps for name, times in seconds.items()}
-    reference = medians.get("PyTorch by hand, fused Adam", min(medians.values()))
-    print(f"{'':<32}{'ms a step':>10}{'ratio':>8}{'mean loss of the last turn':>30}")
+    references = [name for name in REFERENCES if name in medians]
+    print(f"{'':<32}{'ms a step':>10}{'last loss':>10}   relative to " + ", ".join(references))
     for name, median in medians.items():
         loss = f"{losses[name]:.1f}" if name in losses else ""
-        print(f"{name:<32}{1000 * median:>10.2f}{median / reference:>8.2f}{loss:>30}")
+        ratios = "".join(f"{median / medians[reference]:>8.2f}" for reference in references)
+        print(f"{name:<32}{1000 * median:>10.2f}{loss:>10}   {ratios}")
 
 
 def race(options: argparse.Namespace) -> None:
