@@ -1,7 +1,7 @@
 """Several processes train one model: each takes a share of every batch, and their gradients are summed.
 
-``torchrun --nproc-per-node N -m pyro_vae.train …`` starts them. In a script of one's own, call
-``torch.distributed.init_process_group()`` before :func:`pyro_vae.fit`.
+``torchrun --nproc-per-node N -m pyro_vae.train …`` starts them; of ``evaluate``, each takes a share of the data. In a
+script of one's own, call ``torch.distributed.init_process_group()`` before :func:`pyro_vae.fit`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ PATIENCE = {"gloo": datetime.timedelta(minutes=10), "nccl": datetime.timedelta(s
 
 
 class ProcessLost(ConnectionError):
-    """Another process of this training ended, or doesn't answer."""
+    """Another of the processes ended, or doesn't answer."""
 
 
 class Processes:
@@ -130,7 +130,7 @@ def joined() -> Iterator[None]:
 
 def is_first() -> bool:
     """Return whether this process is the one that writes and speaks."""
-    return not _joined() or dist.get_rank() == 0
+    return rank() == 0
 
 
 @contextlib.contextmanager
@@ -180,6 +180,35 @@ def from_first(value: Any) -> Any:
     return values[0]
 
 
+def own_share(x: Tensor) -> tuple[Tensor, int]:
+    """Return this process's part of the data, and where it begins; of one process, all of them.
+
+    Raises:
+        ValueError: When there are fewer data than processes.
+    """
+    if not _joined():
+        return x, 0
+    if len(x) < dist.get_world_size():
+        raise ValueError(f"expected at least one example for each of {dist.get_world_size()} processes, got {len(x)}")
+    parts = x.tensor_split(dist.get_world_size())
+    return parts[dist.get_rank()], sum(len(part) for part in parts[: dist.get_rank()])
+
+
+def gathered(part: Tensor) -> Tensor:
+    """Return the parts of all processes, one after the other."""
+    if not _joined():
+        return part
+    parts: list[Any] = [None] * dist.get_world_size()
+    with _noticing_losses():
+        dist.all_gather_object(parts, part.cpu())
+    return torch.cat(parts).to(part.device)
+
+
+def rank() -> int:
+    """Return which of the processes this is, from 0."""
+    return dist.get_rank() if _joined() else 0
+
+
 def own_gpu(device: torch.device) -> torch.device:
     """Return the GPU of this process: of several on one machine, each has its own.
 
@@ -209,11 +238,11 @@ def _noticing_losses() -> Iterator[None]:
         yield
     except RuntimeError as error:
         what = "has not answered in time" if "imed out" in str(error) else "ended"
-        raise ProcessLost(f"another process of this training {what}") from error
+        raise ProcessLost(f"another process {what}") from error
 
 
 def _end(*_: Any) -> None:
-    raise ProcessLost("told to end, as torchrun tells all processes of a training when one of them ends")
+    raise ProcessLost("told to end, as torchrun tells all processes when one of them ends")
 
 
 def _status(failure: BaseException | None) -> int | None:

@@ -10,6 +10,7 @@ import signal
 import time
 from datetime import timedelta
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,7 +18,7 @@ import torch
 import yaml
 
 import pyro_vae
-from pyro_vae import run_folder, train
+from pyro_vae import evaluate, run_folder, train
 from pyro_vae.base import Encoder
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import mlp
@@ -163,12 +164,12 @@ def test_all_stop_at_a_loss_that_is_not_finite_and_know_why(two):
     assert "the batch holds values that are not finite" in two[0][2]
 
 
-def command(arguments):
-    """Run the command; return its exit status and what it prints."""
+def command(main, arguments):
+    """Run a command; return its exit status and what it prints."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            train.main([str(a) for a in arguments])
+            main([str(a) for a in arguments])
             status = 0
         except SystemExit as error:
             status = error.code
@@ -204,9 +205,9 @@ def commands(rank, ports, run):
     run_folder.Checkpoints.update = lambda self, now: UPDATE(self, now=True)  # each epoch
     ports = iter(ports)
 
-    def started(*arguments):
+    def started(*arguments, main=train.main):
         os.environ["MASTER_PORT"] = str(next(ports))
-        return command(arguments)
+        return command(main, arguments)
 
     found = {"wrong": started("--epochs", "many"), "taken": started(*QUICK, "--run", run / "one")}
     if rank == 1:
@@ -214,6 +215,9 @@ def commands(rank, ports, run):
     found["alone"] = started(*QUICK, "--run", run / "nothing")
     train.prepare = PREPARE
     found["resumed"] = started("--resume", run / "one", "--epochs", "6")
+    evaluation = (run / "one", "--num_samples", "400", "--max_examples", "101")
+    found["evaluated"] = started(*evaluation, main=evaluate.main)
+    found["too few"] = started(run / "one", "--max_examples", "1", "--name", "few", main=evaluate.main)
     if rank == 1:
         pyro.infer.SVI.step = end_in_the_third_epoch(signal.SIGTERM)
     found["told"] = started(*QUICK, "--run", run / "told")
@@ -233,7 +237,7 @@ def asked(tmp_path_factory):
         torch.distributed.TCPStore(
             "localhost", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
         )
-        for _ in range(6)
+        for _ in range(8)
     ]
     first, second = start_two(commands, [store.port for store in stores], run)
     second.join(60)
@@ -271,12 +275,32 @@ def test_a_run_goes_on_in_another_number_of_processes(asked):
     assert (run / "one" / "metrics.csv").read_text().startswith(before)
 
 
+def test_an_evaluation_is_that_of_one_process_with_other_noise(asked):
+    run, (first, second), _ = asked
+    status, out, _ = first["evaluated"]
+    assert status == 0
+    assert "101 test examples" in out
+    assert second["evaluated"][:2] == [0, ""]
+    summary = json.loads((run / "one" / "evaluation.json").read_text())
+    evaluate.main([str(run / "one"), "--num_samples", "400", "--max_examples", "101", "--name", "alone"])
+    alone = json.loads((run / "one" / "evaluation-alone.json").read_text())
+    both = [np.loadtxt(run / "one" / f"evaluation{name}.csv", delimiter=",", skiprows=1) for name in ("", "-alone")]
+    assert [len(table) for table in both] == [101, 101]
+    estimates, errors = [table[:, 1] for table in both], [table[:, 2] for table in both]
+    assert not np.isclose(*estimates).any()
+    z = (estimates[0] - estimates[1]).sum() / np.sqrt(sum((e**2).sum() for e in errors))
+    assert abs(z) < 4
+    assert summary["log_evidence"] == pytest.approx(alone["log_evidence"], abs=0.05)
+    assert first["too few"][0] == second["too few"][0] == 2
+    assert "at least one example for each of 2 processes, got 1" in first["too few"][2]
+
+
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(asked, capsys):
     run, (first, second), (status, _, err, seconds) = asked
     go_on = f"go on with: python -m pyro_vae.train --resume {run}"
-    assert (status, err) == (1, f"error: another process of this training ended; {go_on}/killed\n")
+    assert (status, err) == (1, f"error: another process ended; {go_on}/killed\n")
     assert seconds < 30
-    assert first["told"][::2] == [1, f"error: another process of this training ended; {go_on}/told\n"]
+    assert first["told"][::2] == [1, f"error: another process ended; {go_on}/told\n"]
     assert second["told"][0] == 1
     assert second["told"][2].startswith("error: told to end")
     train.main(["--resume", str(run / "killed")])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import torch.nn.functional as F
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -222,6 +223,35 @@ def test_continuous_bernoulli_samples_follow_its_distribution_function(logit, dt
         return x if logit == 0 else np.expm1(-abs(logit) * x) / np.expm1(-abs(logit))
 
     assert scipy.stats.kstest(1 - x if logit > 0 else x, cdf).pvalue > 1e-6
+
+
+# --- Bernoulli, summed over groups of elements ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])  # of the logits: products of four sigmoids underflow above 20
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 50])
+def test_bernoulli_sums_without_underflow(size, scale):
+    torch.manual_seed(0)
+    logits = (scale * torch.randn(6, 5, size)).requires_grad_()
+    x = torch.rand(5, size).round()
+    exact = logits.detach().double().requires_grad_()
+    expected = -F.binary_cross_entropy_with_logits(exact, x.double().expand(6, 5, size), reduction="none").sum(-1)
+    likelihood = Bernoulli()
+    for p in (likelihood(logits.detach().unsqueeze(-1)), likelihood(logits.unsqueeze(-1))):
+        torch.testing.assert_close(p.log_prob(x).double(), expected, rtol=1e-6, atol=1e-6 * size)
+    weight = torch.randn(6, 5)
+    (gradient,) = torch.autograd.grad((weight * likelihood(logits.unsqueeze(-1)).log_prob(x)).sum(), logits)
+    (exact_gradient,) = torch.autograd.grad((weight.double() * expected).sum(), exact)
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_bernoulli_passes_on_what_is_not_a_number():
+    logits = torch.tensor([[0.0, 1.0, torch.nan, 2.0], [0.0, 1.0, -torch.inf, 2.0], [0.0, 1.0, torch.inf, 2.0]])
+    x = torch.ones(4)
+    nan, impossible, certain = torch.ops.pyro_vae.sum_log_prob_bernoulli(logits, x)
+    assert nan.isnan()
+    assert impossible == -torch.inf
+    assert certain == pytest.approx(float(F.logsigmoid(torch.tensor([0.0, 1.0, 2.0])).sum()))
 
 
 # --- ContinuousBernoulli near logits 0 ------------------------------------------------------------------------

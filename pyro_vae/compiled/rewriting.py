@@ -178,6 +178,7 @@ def _shorten_sums(graph: fx.Graph) -> None:
                 break
             if x.target is aten.sum.dim_IntList:
                 node.args = x.args[:1]
+                graph.erase_node(x)
             elif x.target is aten.neg.default:
                 x.target, x.args, node.target, node.args = aten.sum.default, x.args, aten.neg.default, (x,)
                 x.meta |= {key: node.meta[key] for key in ("layouts", "dtype")}

@@ -89,14 +89,14 @@ def plain_pyro(x, jit=False):
     network = ByHand().to(x.device)
 
     def model(x):
-        pyro.module("decoder", network.decoder)
+        pyro.module(f"decoder {jit}", network.decoder)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), LATENT), 1).to_event(1))
             logits = network.decoder(z)
             pyro.sample("x", dist.Bernoulli(logits=logits, validate_args=False).to_event(1), obs=x)
 
     def guide(x):
-        pyro.module("encoder", network.encoder)
+        pyro.module(f"encoder {jit}", network.encoder)
         with pyro.plate("data", len(x)):
             loc, log_scale = network.encoder(x).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
