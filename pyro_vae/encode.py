@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -98,7 +98,7 @@ def draw(path: Path, vae: VAE, latents: Latents, examples: Examples) -> None:
     use, use_name = latents.variance, "variance of E[z|x] over the examples"
     if latents.kl_per_dimension is not None:
         use, use_name = latents.kl_per_dimension.mean(0), "KL[q(z|x) ‖ p(z)] of one dimension, nats per example"
-    plotting_latent.latent_map(
+    plotting.latent_map(
         points.numpy(),
         path,
         axes_names=names,

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import data, plotting_impute
+from pyro_vae import data, plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -274,6 +274,8 @@ def write(
     write_file(folder / "completed.npz", content.getvalue())
     write_file(folder / "diagnostics.csv", to_csv(_by_example(task, filled, scored)))
     names = "completed.npz"
+    for earlier in [*folder.glob("completed-*.csv"), folder / "mean.csv"]:
+        earlier.unlink(missing_ok=True)  # there may have been more of them
     if args.data is not None and Path(args.data).suffix.lower() == ".csv":
         tables = {f"completed-{m + 1}": table for m, table in enumerate(arrays["completions"])}
         for name, table in (tables | {"mean": arrays["mean"]}).items():
@@ -319,20 +321,45 @@ def fill_table(path: Path, task: Task, table: Tensor) -> str:
 
 
 def _draw(folder: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
-    path, observed = folder / "completed.png", original(task.x, vae)
-    completions = arrays["completions"][:MAX_SHOWN]
+    path = folder / "completed.png"
+    truth = None if task.truth is None else original(task.truth, vae)
     if len(task.shape) == 3:
-        given = [observed, completions, arrays["mean"]]
-        given += [] if task.truth is None else [original(task.truth, vae)]
-        images = [values[..., :SHOWN, :].unflatten(-1, task.shape[1:]).numpy() for values in given]
-        title = "What was given, completions, their mean" + ("" if task.truth is None else " and the truth")
-        truth = images[3] if images[3:] else None
-        plotting_impute.completed_images(images[0], images[1], images[2], path, truth=truth, title=title)
-    else:
-        names = task.columns or [f"column {d + 1}" for d in range(task.shape[0])]
-        plotting_impute.completed_columns(
-            observed.numpy(), completions.numpy(), path, names=names, title="Observed values, and those filled in"
+        plotting.completed_images(
+            _images(original(task.x, vae), task),
+            _images(arrays["completions"][:MAX_SHOWN], task),
+            path,
+            mean=_images(arrays["mean"], task),
+            sd=_images(arrays["sd"], task),
+            truth=None if truth is None else _images(truth, task),
+            row_names=[f"{row}" for row in task.rows[:SHOWN].tolist()],
+            title="What was given, completions, their mean and standard deviation",
         )
+        return
+    observed, names = original(task.x, vae).numpy(), names_of(task)
+    if truth is None:
+        completions = arrays["completions"].numpy()
+        plotting.columns_completed(observed, completions, path, names=names, title="Observed values, and those filled")
+        return
+    plotting.columns_scattered(
+        truth.where(task.x.isnan(), torch.nan).numpy(),
+        arrays["mean"].numpy(),
+        path,
+        names=names,
+        title="What was filled in, with its standard deviation, and the truth",
+        label="filled in",
+        x_label="truth",
+        sd=arrays["sd"].numpy(),
+    )
+
+
+def _images(values: Tensor, task: Task) -> np.ndarray:
+    """Return the first few images, (..., n, H, W)."""
+    return values[..., :SHOWN, :].unflatten(-1, task.shape[1:]).numpy()
+
+
+def names_of(task: Task) -> list[str]:
+    """Return the names of a table's columns."""
+    return list(task.columns or [f"column {d + 1}" for d in range(task.shape[0])])
 
 
 def _introduce(args: Namespace, vae: VAE, task: Task) -> None:

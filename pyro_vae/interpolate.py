@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -88,13 +88,13 @@ def draw(
     """Draw the paths: images in rows between the two examples, or the columns of a table."""
     pairs = [f"{a} – {b}" for a, b in between.tolist()]
     if names is not None:
-        plotting_latent.columns_along(
+        plotting.columns_along(
             x.numpy(), t.numpy(), path, names=names, line_names=pairs, t_name="t", title=title, ends=ends.numpy()
         )
         return
     rows = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
     steps = [f"{value:.2g}" for value in t.tolist()]
-    plotting_latent.image_rows(
+    plotting.image_rows(
         to_images(vae, rows),
         path,
         row_names=pairs,

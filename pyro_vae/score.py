@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from pyro_vae import data, plotting_score
+from pyro_vae import data, plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.evidence import defensive, khat_threshold, refined
@@ -280,7 +280,7 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
     """Draw the picture."""
     shape = (vae.config or {}).get("x_shape", ())
-    plotting_score.scores(
+    plotting.scores(
         scores.evidence.log_evidence.cpu().numpy(),
         scores.held_out.log_evidence.cpu().numpy(),
         path,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.plotting import BLUE, GREY, ORANGE, _figure, _save
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save
 
 
 def scores(
@@ -32,7 +32,7 @@ def scores(
         images: The data as (N, H, W); None for tables.
         most: Draw no more than so many images.
     """
-    figure = _figure((9, 3.2 if images is None else 5.4))
+    figure = new_figure((9, 3.2 if images is None else 5.4))
     panels, gallery = figure, None
     if images is not None:
         panels, gallery = figure.subfigures(2, 1, height_ratios=(3.0, 2.4))
@@ -75,4 +75,4 @@ def scores(
             color = ORANGE if flagged[i] else "black"
             axes.set_xlabel(f"{i}: {p_value[i]:.2g}", fontsize=7, labelpad=2, color=color)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
