@@ -160,7 +160,7 @@ def test_a_program_of_ones_own_and_both_modes_of_its_posterior():
     one = impute(two_modes, centred, x, num_starts=1, steps=50, num_samples=400, seed=0)
     several = impute(two_modes, centred, x, num_starts=5, steps=50, num_samples=400, num_completions=40, seed=0)
     right = (several.completions[:, :, 1] > 0).double().mean(0)  # of each datum's completions
-    assert ((right > 0.1) & (right < 0.9)).double().mean() > 0.8  # all starts on one side: 1 in 16
+    assert ((right > 0) & (right < 1)).double().mean() > 0.8  # all starts on one side: 1 in 16
     assert several.completions[:, :, 1].abs().sub(math.sqrt(2)).abs().max() < 0.7
     # The two modes hold equal shares of P(x_observed): a proposal on one of them sees half.
     lost = several.evidence.log_evidence.median() - one.evidence.log_evidence.median()
