@@ -135,8 +135,9 @@ class _Resampled:
 
     def add(self, z: Values, log_weights: Tensor) -> None:
         """Take in samples of each site, (K, B, ...), and their log-weights, (K, B)."""
-        log_weights = log_weights.double()
+        log_weights = log_weights.double().nan_to_num(nan=-torch.inf)
         log_new = log_weights.logsumexp(0)
+        log_weights = log_weights.where(log_new.isfinite(), 0.0)  # where all are impossible, any will do
         self.log_sum = torch.logaddexp(self.log_sum, log_new)
         replaced = torch.rand(self.num, len(log_new), device=log_new.device) < (log_new - self.log_sum).exp()
         picked = log_weights.softmax(0).T.multinomial(self.num, replacement=True).T  # (R, B)
