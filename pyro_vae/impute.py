@@ -25,9 +25,11 @@ from pyro_vae.trained import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
+    by_column,
     new_folder,
     progress_bar,
     read_examples,
+    run_data,
     size,
     to_csv,
 )
@@ -139,7 +141,7 @@ def complete(args: Namespace) -> Namespace:
             if method == args.method:
                 args[option] = default if args[option] is None else args[option]
                 check_count(**{option: args[option]})
-            elif args[option] is not None and not (args.truth or args.hide):
+            elif args[option] is not None and not (method == "importance" and (args.truth or args.hide)):
                 raise ValueError(f"--{option} belongs to --method {method}, not {args.method}; leave it out")
     check_count(num_completions=args.num_completions)
     if args.mask is not None and args.hide is not None:
@@ -158,11 +160,10 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         ValueError: Naming the option, what was expected and what came.
         FileNotFoundError: When a file is not there.
     """
-    columns = None
     if args.data is None:
         options = {name: args[name] for name in ("split", "max_examples", "seed")}
         examples = read_examples(run, vae, **options)
-        x, name = examples.x, examples.name
+        x, name, columns = examples.x, examples.name, run_data(run).columns
     else:
         source, name = _read_like(vae, args, "data"), args.data
         x, columns = source.x[: args.max_examples], source.columns
@@ -380,11 +381,13 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
     lines = []
     if filled.evidence is not None:
         evidence = filled.evidence
+        doubtful = int((~evidence.reliable).sum())
         lines.append(
             f"observed    log P(x_observed) {evidence.mean:.3f} nats per example; ESS {evidence.ess.median():.0f} in "
-            f"the median, {evidence.ess.min():.0f} at least; k-hat too high in {int((~evidence.reliable).sum())} of "
-            f"{len(task.x):,}"
+            f"the median, {evidence.ess.min():.0f} at least; k-hat too high in {doubtful:,} of {len(task.x):,}"
         )
+        if doubtful:
+            lines.append("            whose completions may be too alike: try more --num_samples, or more --num_starts")
     else:
         assert filled.acceptance is not None
         assert filled.rhat is not None
@@ -393,12 +396,18 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
             f"{filled.rhat.max():.2f} at most"
         )
     if scored is not None:
-        error = squared_error(task, filled)
-        total = (error * task.x.isnan().sum(1)).sum() / task.x.isnan().sum()
-        monte_carlo = scored.se.square().sum().sqrt().item() / len(error)
+        assert task.truth is not None
+        blank = task.x.isnan()
+        off = (filled.mean.cpu() - task.truth).where(blank, torch.nan)  # (N, D)
+        if len(task.shape) == 3:
+            lines.append(f"truth       mean squared error {off.square().nanmean():.4g} per pixel")
+        else:
+            lines += by_column("truth", names_of(task), off, task.truth.where(blank, torch.nan))
+        error, monte_carlo = standard_error(scored.log_prob), scored.se.square().sum().sqrt().item() / len(off)
         lines.append(
-            f"truth       mean squared error {total:.4g}; log P(x_missing|x_observed) {scored.log_prob.mean():.3f} ± "
-            f"{standard_error(scored.log_prob):.3f} nats per example (Monte Carlo {monte_carlo:.3f})"
+            f"            log P(x_missing|x_observed) {scored.log_prob.mean():.3f} "
+            + (f"± {error:.3f} " if math.isfinite(error) else "")
+            + f"nats per example (Monte Carlo {monte_carlo:.3f})"
         )
     return lines
 

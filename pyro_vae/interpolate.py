@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
     draw(folder / "interpolation.png", vae, x, ends, t, between, names, title)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
-    print(f"paths       {len(between)}, {args.path}, {args.num} steps each, between rows {pairs} of {examples.name}")
+    print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
+    print(f"between     rows {pairs} of {examples.name} ({examples.split})")
     print(f"results     {folder}  ({', '.join(files)})")
 
 

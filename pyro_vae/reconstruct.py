@@ -10,7 +10,15 @@ from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
 from pyro_vae.inference import reconstruct
 from pyro_vae.outputs import check_memory, column_names, is_image, rows_of_table, to_images, to_npz
-from pyro_vae.trained import add_data_arguments, add_out_arguments, add_run_arguments, new_folder, read_examples, to_csv
+from pyro_vae.trained import (
+    add_data_arguments,
+    add_out_arguments,
+    add_run_arguments,
+    by_column,
+    new_folder,
+    read_examples,
+    to_csv,
+)
 
 NAME = "reconstruct"
 ACROSS, DOWN = 16, 4  # pairs of images in the picture
@@ -64,8 +72,11 @@ def main(argv: list[str] | None = None) -> None:
         title = f"{Path(examples.name).name}: {len(x):,} examples; reconstruction: {how}"
         plotting.columns_scattered(x.numpy(), again.numpy(), picture, names=names, title=title, label="reconstruction")
     print(f"data        {examples.name}: {len(x):,} examples ({examples.split})")
-    mean_error = error.square().nanmean().sqrt().item()
-    print(f"error       root mean square {mean_error:.4g} per {'pixel' if names is None else 'value'}; {how}")
+    print(f"again       {how}")
+    if names is None:
+        print(f"error       root mean square {error.square().nanmean().sqrt().item():.4g} per pixel")
+    else:
+        print(*by_column("error", names, again - x, x), sep="\n")
     print(f"results     {folder}  ({', '.join(files)})")
 
 

@@ -90,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         check_data(vae.model, x)
     print(f"data        {examples.name}: {len(examples.x):,} {_kind(examples)}examples")
     print(f"held out    {held_out.name}: {len(held_out.x):,} {_kind(held_out)}examples, taken as normal")
+    if vae.missing:
+        print("blanks      log P(X) is that of the observed values: the more blanks, the likelier")
     print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {args.proposal}, on {device}")
     start = time.monotonic()
     scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
@@ -301,7 +303,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<12}{summary[f'{what}log_evidence']:.2f}{error} nats per example (in expectation a lower bound)"
     level = summary["level"]
     bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
-    yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded}"
+    yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded},"
+    yield "            where normal data are distributed as the held-out ones are"
     order = scores.rank.argsort()[:5].tolist()
     some = ", ".join(f"{i} (p = {scores.p_value[i].item():.2g})" for i in order)
     yield f"unusual     index {some}; the smallest possible p is {(1 + summary['two_sided']) / (normal + 1):.2g}"
@@ -321,7 +324,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
             f"k-hat       not below {threshold:.2f} in {doubtful:,} of {count:,} examples and "
             f"{summary['held_out_khat_above_threshold']:,} of {normal:,} held-out ones; their log P(X)"
         )
-        yield "            may be too low, which p-values allow for: try --proposal refined, or more --num_samples"
+        better = "more --num_samples" if summary["proposal"] == "refined" else "--proposal refined"
+        yield f"            may be too low, which p-values allow for: try {better}"
     if summary["auroc"] is not None:
         found = summary["auroc"]
         areas = []

@@ -251,8 +251,8 @@ def _fit_each(
             finite = _log_joint(model, latents, part, loc[None])[0].isfinite() & scale_tril.isfinite().all(-1).all(-1)
             if not finite.all():
                 raise ValueError(
-                    "log p(x, z) must be finite at the guide's mean, where a fit starts, but is not for row "
-                    f"{start + int((~finite).nonzero()[0])} of the data, from 0; is a value of it far out of range?"
+                    "log p(x, z) must be finite at the guide's mean, where a fit starts, but is not for "
+                    f"{int((~finite).sum())} of {len(finite)} data; look for values that are far out of range"
                 )
             fitted.append(fit(latents, part, loc, scale_tril))
             if progress is not None:

@@ -50,8 +50,7 @@ def scores(
     left.legend(frameon=False, fontsize=8)
     right.hist(p_value, np.linspace(0, 1, 21), weights=np.full(len(p_value), 20 / len(p_value)), color=BLUE, alpha=0.75)
     right.axhline(1, color=GREY, linestyle="--", linewidth=1)
-    right.annotate(" normal data", (1, 1), xytext=(0, 2), textcoords="offset points", fontsize=8, ha="right")
-    right.set_title("p-values, density", fontsize=9)
+    right.set_title("density of the p-values; 1 for normal data", fontsize=9)
     right.set_xlim(0, 1)
     right.set_xlabel("p-value")
     for axes in (left, right):
