@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         check_data(vae.model, x)
     print(f"data        {examples.name}: {len(examples.x):,} {_kind(examples)}examples")
     print(f"held out    {held_out.name}: {len(held_out.x):,} {_kind(held_out)}examples, taken as normal")
-    if vae.missing:
-        print("blanks      log P(X) is that of the observed values: the more blanks, the likelier")
+    if examples.x.isnan().any() or held_out.x.isnan().any():
+        print("blanks      log P(X) is that of the observed values: compare examples with blanks alike only")
     print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {args.proposal}, on {device}")
     start = time.monotonic()
     scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
