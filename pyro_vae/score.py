@@ -290,7 +290,7 @@ def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespa
         flagged=called_anomalies(scores.p_value, args)[1].numpy(),
         order=scores.rank.argsort().cpu().numpy(),
         title=f"{Path(examples.name).name} against held-out data (K = {args.num_samples:,}, {args.proposal})",
-        images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 and shape[0] == 1 else None,
+        images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 else None,
     )
 
 

@@ -18,6 +18,8 @@ from pyro_vae.data.files import read_csv
 from pyro_vae.data.pixels import draw_from
 from pyro_vae.evidence import LinearGaussian
 from pyro_vae.objectives import ImportanceWeightedELBO
+from pyro_vae.plotting import columns_compared
+from pyro_vae.plotting.figure import to_rgb
 from pyro_vae.vae import _fill_from_column
 
 B, D = 4, 6
@@ -294,3 +296,20 @@ def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_
     augmented = np.load(tmp_path / "run/augment/augmented.npz")["x"]
     np.testing.assert_array_equal(np.isnan(augmented[:60]), x.isnan().numpy())
     assert np.isfinite(augmented[60:]).all()  # the variations are complete
+
+
+def test_blank_pixels_are_drawn_in_a_colour_of_their_own():
+    images = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)).numpy()
+    images[1, 2, 3] = np.nan
+    drawn = to_rgb(images)
+    assert drawn.shape == (3, 4, 5, 3)
+    coloured = drawn[..., 0] != drawn[..., 2]
+    assert coloured.sum() == 1
+    assert coloured[1, 2, 3]
+    assert (drawn.min(), drawn.max()) == (0, 1)  # from black to white
+
+
+def test_a_histogram_leaves_blanks_out(tmp_path):
+    x = torch.tensor([[0.0, torch.nan], [1.0, torch.nan], [torch.nan, torch.nan]])
+    columns_compared(x, x, tmp_path / "x.png", names=["a", "b"], title="", label="")
+    assert (tmp_path / "x.png").exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save, to_rgb
 
 
 def evidence(
@@ -33,7 +33,7 @@ def evidence(
         doubtful: Which estimates can't be trusted, (N,).
         threshold: Of the quality, beyond which they are doubtful; None if there is none.
         title: Above the picture.
-        images: The data as (N, H, W, C), of which the best and the worst explained are drawn; None for tables.
+        images: The data as (N, H, W), of which the best and the worst explained are drawn; None for tables.
     """
     figure = new_figure((11, 3.3 if images is None else 5.6))
     panels, gallery = figure, None
@@ -90,7 +90,6 @@ def _best_and_worst(figure: Any, images: np.ndarray, log_evidence: np.ndarray, e
     """Draw the examples that a model explains best, and worst, with the log P(X) of each below it."""
     order = np.argsort(-log_evidence, kind="stable")
     each = min(each, len(order))
-    low, high = float(images.min()), float(images.max())
     grid = figure.subplots(2, each, squeeze=False)
     figure.subplots_adjust(left=0.085, right=0.985, wspace=0.12, hspace=0.32, bottom=0.09, top=0.98)
     rows = (("best\nexplained", order[:each]), ("worst\nexplained", order[::-1][:each]))
@@ -99,9 +98,8 @@ def _best_and_worst(figure: Any, images: np.ndarray, log_evidence: np.ndarray, e
             name, (0, 0.5), (-10, 0), xycoords="axes fraction", textcoords="offset points", fontsize=8, ha="right",
             va="center",
         )  # fmt: skip
-        for axes, i in zip(axes_of_row, chosen, strict=True):
-            image = (images[i] - low) / max(high - low, 1e-12)
-            axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+        for axes, i, image in zip(axes_of_row, chosen, to_rgb(images[chosen]), strict=True):
+            axes.imshow(image)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)

@@ -52,3 +52,12 @@ def to_unit(images: np.ndarray) -> np.ndarray:
     if max(images.shape[-2:]) > SMALL or np.isnan(images).any():
         return images
     return zoom(images, (1,) * (images.ndim - 2) + (4, 4), order=3, mode="nearest").clip(0, 1)
+
+
+def to_rgb(images: np.ndarray) -> np.ndarray:
+    """Return grey images, (..., H, W), in colours, (..., H', W', 3): from black to white, and where blank (NaN) orange.
+
+    The darkest value of all is drawn black, the brightest white.
+    """
+    images = to_unit(images)[..., None]
+    return np.where(np.isnan(images), PAPER, images)

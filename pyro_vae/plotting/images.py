@@ -6,29 +6,29 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.plotting.figure import PAPER, new_figure, save, to_unit
+from pyro_vae.plotting.figure import new_figure, save, to_rgb, to_unit
 
 
 def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str) -> None:
     """Save images as one picture, row by row.
 
     Args:
-        images: Pixels, (N, C*H*W); the darkest value of all is drawn black, the brightest white.
-        x_shape: Shape of an image, (C, H, W).
+        images: Pixels, (N, H*W); the darkest value of all is drawn black, the brightest white, a blank (NaN) orange.
+        x_shape: Shape of an image, (1, H, W).
         path: The PNG file.
         columns: Images in a row.
         title: Above the picture.
     """
     rows = -(-len(images) // columns)
-    array = to_unit(images.detach().cpu().float().numpy().reshape(-1, *x_shape))
-    channels, height, width = array.shape[1:]
-    pixels = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), dtype=np.float32)
+    array = to_rgb(images.detach().cpu().float().numpy().reshape(-1, *x_shape[1:]))
+    height, width = array.shape[1:3]
+    pixels = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, 3))
     for i, image in enumerate(array):
         top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
-        pixels[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+        pixels[top : top + height, left : left + width] = image
     figure = new_figure((0.62 * columns, 0.62 * rows * height / width + 0.3))
     axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.34 / figure.get_figheight()))
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    axes.imshow(pixels, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     axes.set_title(title, fontsize=9)
     save(figure, path)
@@ -53,15 +53,14 @@ def image_rows(
         title: Above the picture.
         apart: Columns after which there is a gap.
     """
-    images = to_unit(images)
-    num_rows, num_columns, height, width = images.shape
+    images = to_rgb(images)
+    num_rows, num_columns, height, width, _ = images.shape
     gap, wide = max(1, height // 28), max(2, width // 4)
     lefts = [c * (width + gap) + wide * sum(a < c for a in apart) for c in range(num_columns)]
-    canvas = np.full((num_rows * (height + gap) - gap, lefts[-1] + width, 3), 1.0, dtype=np.float32)
+    canvas = np.full((num_rows * (height + gap) - gap, lefts[-1] + width, 3), 1.0)
     for r, row in enumerate(images):
         for left, image in zip(lefts, row, strict=True):
-            shown = np.where(np.isnan(image)[..., None], PAPER, image[..., None])
-            canvas[r * (height + gap) :, left:][:height, :width] = shown
+            canvas[r * (height + gap) :, left:][:height, :width] = image
     inch = min(max(0.62, 5 / num_columns), 1.5) / width  # room for the title
     margin = 0.15 + 0.065 * max(map(len, row_names), default=0)
     top = 0.57 if column_names else 0.35

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save, to_rgb
 
 
 def scores(
@@ -59,15 +59,14 @@ def scores(
         axes.spines[["top", "right"]].set_visible(False)
     if gallery is not None and images is not None:
         chosen = order[:most]
-        low, high = float(images.min()), float(images.max())
         grid = gallery.subplots(2, most // 2, squeeze=False).flatten()
         gallery.subplots_adjust(left=0.02, right=0.985, wspace=0.12, hspace=0.4, bottom=0.1, top=0.87)
         gallery.suptitle("The most unusual: index, p-value; in orange if flagged", fontsize=9)
         for axes in grid:
             axes.set_axis_off()
-        for axes, i in zip(grid, chosen, strict=False):
+        for axes, i, image in zip(grid, chosen, to_rgb(images[chosen]), strict=False):
             axes.set_axis_on()
-            axes.imshow((images[i] - low) / max(high - low, 1e-12), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(image)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
