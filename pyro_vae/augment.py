@@ -67,7 +67,6 @@ def main(argv: list[str] | None = None) -> None:
     labels = None if examples.labels is None else examples.labels[origin]
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "augmented.csv").unlink(missing_ok=True)  # of an earlier data set
     write_file(folder / "augmented.npz", to_npz(vae, data={"x": x}, other={"original": origin, "y": labels}))
     files = ["augmented.npz"]
     if Path(args.data).suffix.lower() == ".csv":
@@ -78,6 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         write_file(folder / "augmented.csv", to_csv(columns))
         files.append("augmented.csv")
+    else:
+        (folder / "augmented.csv").unlink(missing_ok=True)  # of an earlier data set
     draw(folder / "augmented.png", original, variations, args.data)
     what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
     print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")

@@ -268,20 +268,26 @@ def write(
         "observed": ~task.x.isnan(),
     }
     arrays["mean"] = torch.where(arrays["observed"], original(task.x, vae), arrays["mean"])
+    # There may be more tables of an earlier call than this one leaves.
+    done_before = (folder / "completed.npz").exists()
+    earlier_tables = [*folder.glob("completed-*.csv"), folder / "mean.csv"] if done_before else []
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
     content = io.BytesIO()
     np.savez_compressed(content, rows=task.rows.numpy(), **stored)
     write_file(folder / "completed.npz", content.getvalue())
     write_file(folder / "diagnostics.csv", to_csv(_by_example(task, filled, scored)))
-    names = "completed.npz"
-    for earlier in [*folder.glob("completed-*.csv"), folder / "mean.csv"]:
-        earlier.unlink(missing_ok=True)  # there may have been more of them
+    names, texts = "completed.npz", {}
     if args.data is not None and Path(args.data).suffix.lower() == ".csv":
-        tables = {f"completed-{m + 1}": table for m, table in enumerate(arrays["completions"])}
-        for name, table in (tables | {"mean": arrays["mean"]}).items():
-            write_file(folder / f"{name}.csv", fill_table(Path(args.data), task, table))
+        tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
+        tables["mean.csv"] = arrays["mean"]
+        texts = {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
         names += f", completed-1.csv … completed-{len(completions)}.csv, mean.csv"
+    for earlier in earlier_tables:
+        if earlier.name not in texts:
+            earlier.unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_file(folder / name, text)
     _draw(folder, vae, task, arrays)
     return f"{names}, diagnostics.csv, completed.png"
 
