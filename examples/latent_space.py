@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import pyro_vae
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.inference import encode, interpolate, manifold, reconstruct, sample
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -46,7 +46,7 @@ for path in ("linear", "spherical"):
     distance = interpolate(vae, a, b, path=path).z.norm(dim=-1).mean(1)
     print(f"{path:10} distance of z from 0: {distance[0]:.2f} at the start, {distance[5]:.2f} halfway")
 walks = interpolate(vae, a, b, path="spherical").x.transpose(0, 1)  # (5, 11, 64)
-plotting_latent.image_rows(
+plotting.image_rows(
     torch.cat([a[:, None], walks, b[:, None]], 1).unflatten(-1, (8, 8)).numpy(),
     args.out / "interpolation.png",
     row_names=[""] * len(a),
@@ -65,14 +65,14 @@ vae = train(2)
 latents, grid = encode(vae, x), manifold(vae, 15)
 error = (reconstruct(vae, x).x - x).square().mean().sqrt()
 print(f"2 dimensions: KL {latents.kl.mean():.2f} nats per digit, root mean square error of a pixel {error:.3f}")
-plotting_latent.image_plane(
+plotting.image_plane(
     grid.x.unflatten(-1, (8, 8)).numpy(),
     args.out / "manifold.png",
     across=grid.z[0, :, 0].numpy(),
     up=grid.z[:, 0, 1].numpy(),
     title="E[x|z] over the latent plane",
 )
-plotting_latent.latent_map(
+plotting.latent_map(
     latents.loc.numpy(),
     args.out / "map.png",
     axes_names=("z1", "z2"),

@@ -1,6 +1,5 @@
 """Add realistic variations to a data set: ``python -m pyro_vae.augment RUN --data FILE --times 5``."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from pyro_vae.cli import Parser, command
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
+from pyro_vae.outputs import to_npz
 from pyro_vae.trained import add_out_arguments, add_run_arguments, new_folder, read_examples, to_csv
 from pyro_vae.training import resolve_device
 
@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = new_folder(args.out, run, NAME, args.overwrite)
     chosen = {name: args[name] for name in ("data", "levels", "data_dir", "max_examples", "seed")}
     examples = read_examples(run, vae, **chosen)
-    vae.likelihood.check(examples.x)
-    original = data.read(args.data, pixels="raw", data_dir=args.data_dir)
+    vae.check(examples.x)
+    original = data.read(args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing)
     check_count(times=args.times)
     check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
     count, form, levels = len(examples.x), (vae.config or {})["pixels"], (vae.config or {})["levels"]
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     options = {"times": args.times, "temperature": args.temperature, "mean": args.mean, "seed": args.seed}
     made = augment(vae, examples.x.to(device), **options).cpu()
     levels = original.levels or args.levels or levels
-    if form in GREY_FORMS and original.levels is None and bool(original.x.min() >= 0 and original.x.max() <= 1):
+    known = original.x[~original.x.isnan()]
+    if form in GREY_FORMS and original.levels is None and bool(((known >= 0) & (known <= 1)).all()):
         levels = None  # as they were read
     variations = to_original_units(made, form, levels)
     x = torch.cat([original.x[:count], variations.flatten(0, 1)])
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     labels = None if examples.labels is None else examples.labels[origin]
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "augmented.npz", to_npz(x.reshape(-1, *original.shape[-2:]), labels, origin))
+    write_file(folder / "augmented.npz", to_npz(vae, data={"x": x}, other={"original": origin, "y": labels}))
     files = ["augmented.npz"]
     if Path(args.data).suffix.lower() == ".csv":
         names = original.columns or [f"column {d + 1}" for d in range(x.shape[1])]
@@ -76,6 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         write_file(folder / "augmented.csv", to_csv(columns))
         files.append("augmented.csv")
+    else:
+        (folder / "augmented.csv").unlink(missing_ok=True)  # of an earlier data set
     draw(folder / "augmented.png", original, variations, args.data)
     what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
     print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")
@@ -102,17 +105,6 @@ def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:
     if form == "dequantized":
         return (x * levels).floor().clamp(0, levels - 1)
     return ((levels - 1) * x if form in GREY_FORMS else x).round()
-
-
-def to_npz(x: Tensor, labels: Tensor | None, origin: Tensor) -> bytes:
-    """Return the content of a .npz file with ``x``, labels ``y`` where known, and which row each comes from."""
-    whole = bool((x == x.round()).all() and x.min() >= 0 and x.max() <= 255)
-    arrays = {"x": (x.byte() if whole else x).numpy(), "original": origin.numpy()}
-    if labels is not None:
-        arrays["y"] = labels.numpy()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stubs expect allow_pickle among them
-    return buffer.getvalue()
 
 
 def draw(path: Path, original: Source, variations: Tensor, name: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
 from pyro_vae.inference import Latents, encode
+from pyro_vae.inference.latent import plane
 from pyro_vae.outputs import to_npz
 from pyro_vae.trained import (
     Examples,
@@ -94,33 +95,23 @@ def by_dimension(latents: Latents) -> str:
 
 def draw(path: Path, vae: VAE, latents: Latents, examples: Examples) -> None:
     """Draw the map, and the use of the dimensions."""
-    points, names = plane(latents.loc.cpu())
+    points, parts = plane(latents.loc.cpu())
+    names = ["z1", "z2" if latents.loc.shape[1] == 2 else ""]
+    if parts is not None:
+        names = [f"principal component {i + 1} of E[z|x] ({100 * part:.0f} %)" for i, part in enumerate(parts)]
     use, use_name = latents.variance, "variance of E[z|x] over the examples"
     if latents.kl_per_dimension is not None:
         use, use_name = latents.kl_per_dimension.mean(0), "KL[q(z|x) ‖ p(z)] of one dimension, nats per example"
-    plotting_latent.latent_map(
+    plotting.latent_map(
         points.numpy(),
         path,
-        axes_names=names,
+        axes_names=(names[0], names[1]),
         labels=None if examples.labels is None else examples.labels.numpy(),
         use=use.cpu().numpy(),
         use_name=use_name,
         active=latents.active.cpu().numpy(),
         title=f"{Path(examples.name).name} in the latent space",
     )
-
-
-def plane(loc: Tensor) -> tuple[Tensor, tuple[str, str]]:
-    """Return locations on a plane, (N, 2), with the names of its axes: two dimensions as they are, more by PCA."""
-    if loc.shape[1] <= 2:
-        return torch.nn.functional.pad(loc, (0, 2 - loc.shape[1])), ("z1", "z2" if loc.shape[1] == 2 else "")
-    centred = loc.double() - loc.double().mean(0)
-    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-    if len(values) < 2:  # a single example
-        return torch.zeros(len(loc), 2), ("", "")
-    parts = values.square() / values.square().sum().clamp(min=1e-30)
-    names = [f"principal component {i + 1} of E[z|x] ({100 * parts[i].item():.0f} %)" for i in range(2)]
-    return centred @ directions[:2].T, (names[0], names[1])
 
 
 def _words(latents: Latents, examples: Examples, num_samples: int) -> Iterator[str]:

@@ -237,7 +237,7 @@ def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[s
         doubtful=(~result.reliable if threshold else torch.zeros_like(result.reliable)).cpu().numpy(),
         threshold=threshold,
         title=f"log P(X) of {summary['num_examples']:,} examples ({_what(summary)})",
-        images=estimate.x.reshape(-1, *shape).movedim(1, -1).cpu().numpy() if len(shape) == 3 else None,
+        images=estimate.x.reshape(-1, *shape[1:]).cpu().numpy() if len(shape) == 3 else None,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import data, plotting_impute
+from pyro_vae import data, plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -25,9 +25,11 @@ from pyro_vae.trained import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
+    by_column,
     new_folder,
     progress_bar,
     read_examples,
+    run_data,
     size,
     to_csv,
 )
@@ -139,7 +141,7 @@ def complete(args: Namespace) -> Namespace:
             if method == args.method:
                 args[option] = default if args[option] is None else args[option]
                 check_count(**{option: args[option]})
-            elif args[option] is not None and not (args.truth or args.hide):
+            elif args[option] is not None and not (method == "importance" and (args.truth or args.hide)):
                 raise ValueError(f"--{option} belongs to --method {method}, not {args.method}; leave it out")
     check_count(num_completions=args.num_completions)
     if args.mask is not None and args.hide is not None:
@@ -158,11 +160,10 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         ValueError: Naming the option, what was expected and what came.
         FileNotFoundError: When a file is not there.
     """
-    columns = None
     if args.data is None:
         options = {name: args[name] for name in ("split", "max_examples", "seed")}
         examples = read_examples(run, vae, **options)
-        x, name = examples.x, examples.name
+        x, name, columns = examples.x, examples.name, run_data(run).columns
     else:
         source, name = _read_like(vae, args, "data"), args.data
         x, columns = source.x[: args.max_examples], source.columns
@@ -267,18 +268,26 @@ def write(
         "observed": ~task.x.isnan(),
     }
     arrays["mean"] = torch.where(arrays["observed"], original(task.x, vae), arrays["mean"])
+    # There may be more tables of an earlier call than this one leaves.
+    done_before = (folder / "completed.npz").exists()
+    earlier_tables = [*folder.glob("completed-*.csv"), folder / "mean.csv"] if done_before else []
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
     content = io.BytesIO()
     np.savez_compressed(content, rows=task.rows.numpy(), **stored)
     write_file(folder / "completed.npz", content.getvalue())
     write_file(folder / "diagnostics.csv", to_csv(_by_example(task, filled, scored)))
-    names = "completed.npz"
+    names, texts = "completed.npz", {}
     if args.data is not None and Path(args.data).suffix.lower() == ".csv":
-        tables = {f"completed-{m + 1}": table for m, table in enumerate(arrays["completions"])}
-        for name, table in (tables | {"mean": arrays["mean"]}).items():
-            write_file(folder / f"{name}.csv", fill_table(Path(args.data), task, table))
+        tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
+        tables["mean.csv"] = arrays["mean"]
+        texts = {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
         names += f", completed-1.csv … completed-{len(completions)}.csv, mean.csv"
+    for earlier in earlier_tables:
+        if earlier.name not in texts:
+            earlier.unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_file(folder / name, text)
     _draw(folder, vae, task, arrays)
     return f"{names}, diagnostics.csv, completed.png"
 
@@ -319,20 +328,45 @@ def fill_table(path: Path, task: Task, table: Tensor) -> str:
 
 
 def _draw(folder: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
-    path, observed = folder / "completed.png", original(task.x, vae)
-    completions = arrays["completions"][:MAX_SHOWN]
+    path = folder / "completed.png"
+    truth = None if task.truth is None else original(task.truth, vae)
     if len(task.shape) == 3:
-        given = [observed, completions, arrays["mean"]]
-        given += [] if task.truth is None else [original(task.truth, vae)]
-        images = [values[..., :SHOWN, :].unflatten(-1, task.shape[1:]).numpy() for values in given]
-        title = "What was given, completions, their mean" + ("" if task.truth is None else " and the truth")
-        truth = images[3] if images[3:] else None
-        plotting_impute.completed_images(images[0], images[1], images[2], path, truth=truth, title=title)
-    else:
-        names = task.columns or [f"column {d + 1}" for d in range(task.shape[0])]
-        plotting_impute.completed_columns(
-            observed.numpy(), completions.numpy(), path, names=names, title="Observed values, and those filled in"
+        plotting.completed_images(
+            _images(original(task.x, vae), task),
+            _images(arrays["completions"][:MAX_SHOWN], task),
+            path,
+            mean=_images(arrays["mean"], task),
+            sd=_images(arrays["sd"], task),
+            truth=None if truth is None else _images(truth, task),
+            row_names=[f"{row}" for row in task.rows[:SHOWN].tolist()],
+            title="What was given, completions, their mean and standard deviation",
         )
+        return
+    observed, names = original(task.x, vae).numpy(), names_of(task)
+    if truth is None:
+        completions = arrays["completions"].numpy()
+        plotting.columns_completed(observed, completions, path, names=names, title="Observed values, and those filled")
+        return
+    plotting.columns_scattered(
+        truth.where(task.x.isnan(), torch.nan).numpy(),
+        arrays["mean"].numpy(),
+        path,
+        names=names,
+        title="What was filled in, with its standard deviation, and the truth",
+        label="filled in",
+        x_label="truth",
+        sd=arrays["sd"].numpy(),
+    )
+
+
+def _images(values: Tensor, task: Task) -> np.ndarray:
+    """Return the first few images, (..., n, H, W)."""
+    return values[..., :SHOWN, :].unflatten(-1, task.shape[1:]).numpy()
+
+
+def names_of(task: Task) -> list[str]:
+    """Return the names of a table's columns."""
+    return list(task.columns or [f"column {d + 1}" for d in range(task.shape[0])])
 
 
 def _introduce(args: Namespace, vae: VAE, task: Task) -> None:
@@ -353,11 +387,13 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
     lines = []
     if filled.evidence is not None:
         evidence = filled.evidence
+        doubtful = int((~evidence.reliable).sum())
         lines.append(
             f"observed    log P(x_observed) {evidence.mean:.3f} nats per example; ESS {evidence.ess.median():.0f} in "
-            f"the median, {evidence.ess.min():.0f} at least; k-hat too high in {int((~evidence.reliable).sum())} of "
-            f"{len(task.x):,}"
+            f"the median, {evidence.ess.min():.0f} at least; k-hat too high in {doubtful:,} of {len(task.x):,}"
         )
+        if doubtful:
+            lines.append("            whose completions may be too alike: try more --num_samples, or more --num_starts")
     else:
         assert filled.acceptance is not None
         assert filled.rhat is not None
@@ -366,12 +402,18 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
             f"{filled.rhat.max():.2f} at most"
         )
     if scored is not None:
-        error = squared_error(task, filled)
-        total = (error * task.x.isnan().sum(1)).sum() / task.x.isnan().sum()
-        monte_carlo = scored.se.square().sum().sqrt().item() / len(error)
+        assert task.truth is not None
+        blank = task.x.isnan()
+        off = (filled.mean.cpu() - task.truth).where(blank, torch.nan)  # (N, D)
+        if len(task.shape) == 3:
+            lines.append(f"truth       mean squared error {off.square().nanmean():.4g} per pixel")
+        else:
+            lines += by_column("truth", names_of(task), off, task.truth.where(blank, torch.nan))
+        error, monte_carlo = standard_error(scored.log_prob), scored.se.square().sum().sqrt().item() / len(off)
         lines.append(
-            f"truth       mean squared error {total:.4g}; log P(x_missing|x_observed) {scored.log_prob.mean():.3f} ± "
-            f"{standard_error(scored.log_prob):.3f} nats per example (Monte Carlo {monte_carlo:.3f})"
+            f"            log P(x_missing|x_observed) {scored.log_prob.mean():.3f} "
+            + (f"± {error:.3f} " if math.isfinite(error) else "")
+            + f"nats per example (Monte Carlo {monte_carlo:.3f})"
         )
     return lines
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
     draw(folder / "interpolation.png", vae, x, ends, t, between, names, title)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
-    print(f"paths       {len(between)}, {args.path}, {args.num} steps each, between rows {pairs} of {examples.name}")
+    print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
+    print(f"between     rows {pairs} of {examples.name} ({examples.split})")
     print(f"results     {folder}  ({', '.join(files)})")
 
 
@@ -88,13 +89,13 @@ def draw(
     """Draw the paths: images in rows between the two examples, or the columns of a table."""
     pairs = [f"{a} – {b}" for a, b in between.tolist()]
     if names is not None:
-        plotting_latent.columns_along(
+        plotting.columns_along(
             x.numpy(), t.numpy(), path, names=names, line_names=pairs, t_name="t", title=title, ends=ends.numpy()
         )
         return
     rows = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
     steps = [f"{value:.2g}" for value in t.tolist()]
-    plotting_latent.image_rows(
+    plotting.image_rows(
         to_images(vae, rows),
         path,
         row_names=pairs,

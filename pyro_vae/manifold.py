@@ -6,7 +6,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
@@ -75,9 +75,9 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     )
     folder.mkdir(parents=True, exist_ok=True)
     if names is None:
-        plotting_latent.image_plane(to_images(vae, x), picture, across=across, up=up, title=title)
+        plotting.image_plane(to_images(vae, x), picture, across=across, up=up, title=title)
     else:
-        plotting_latent.columns_plane(x.numpy(), picture, across=across, up=up, names=names, title=title)
+        plotting.columns_plane(x.numpy(), picture, across=across, up=up, names=names, title=title)
     files = _write(folder, "manifold", vae, x, z, names)
     ranges = f"z1 from {across[0]:.2f} to {across[-1]:.2f}, z2 from {up[-1]:.2f} to {up[0]:.2f}"
     print(f"manifold    {num} x {num} points at equal steps of the prior's distribution function: {ranges}")
@@ -111,9 +111,9 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     walk_names = [f"z{j + 1}: {use[j].item():.2f} {unit}" for j in dims]
     if names is None:
         steps = [f"{value:+.2g}" if abs(value) > 1e-9 else "0" for value in s.tolist()]
-        plotting_latent.image_rows(to_images(vae, x), picture, row_names=walk_names, column_names=steps, title=title)
+        plotting.image_rows(to_images(vae, x), picture, row_names=walk_names, column_names=steps, title=title)
     else:
-        plotting_latent.columns_along(
+        plotting.columns_along(
             x.numpy(), s.numpy(), picture, names=names, line_names=walk_names, t_name="standard deviations", title=title
         )
     first = {"dimension": [f"z{j + 1}" for j in dims for _ in range(num)], "s": s.repeat(len(dims))}

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import torch
 
-from pyro_vae import plotting_latent
+from pyro_vae import plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
 from pyro_vae.inference import reconstruct
 from pyro_vae.outputs import check_memory, column_names, is_image, rows_of_table, to_images, to_npz
-from pyro_vae.trained import add_data_arguments, add_out_arguments, add_run_arguments, new_folder, read_examples, to_csv
+from pyro_vae.trained import (
+    add_data_arguments,
+    add_out_arguments,
+    add_run_arguments,
+    by_column,
+    new_folder,
+    read_examples,
+    to_csv,
+)
 
 NAME = "reconstruct"
 ACROSS, DOWN = 16, 4  # pairs of images in the picture
@@ -54,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         pairs = torch.stack([part[:shown].unflatten(0, (-1, columns)) for part in (x, again)], 1).flatten(0, 1)
         row_names = ["data", "again"] * (len(pairs) // 2)
         title = f"{Path(examples.name).name} and reconstructions: {how}"
-        plotting_latent.image_rows(to_images(vae, pairs), picture, row_names=row_names, column_names=[], title=title)
+        plotting.image_rows(to_images(vae, pairs), picture, row_names=row_names, column_names=[], title=title)
     else:
         files[:0] = ["reconstructions.csv", "columns.csv"]
         index = {"index": torch.arange(len(x))}
@@ -62,12 +70,13 @@ def main(argv: list[str] | None = None) -> None:
         spread = (x - x.nanmean(0)).square().nanmean(0).sqrt()
         write_file(folder / "columns.csv", to_csv({"column": names, "rms_error": error, "sd": spread}))
         title = f"{Path(examples.name).name}: {len(x):,} examples; reconstruction: {how}"
-        plotting_latent.columns_scattered(
-            x.numpy(), again.numpy(), picture, names=names, title=title, label="reconstruction"
-        )
+        plotting.columns_scattered(x.numpy(), again.numpy(), picture, names=names, title=title, label="reconstruction")
     print(f"data        {examples.name}: {len(x):,} examples ({examples.split})")
-    mean_error = error.square().nanmean().sqrt().item()
-    print(f"error       root mean square {mean_error:.4g} per {'pixel' if names is None else 'value'}; {how}")
+    print(f"again       {how}")
+    if names is None:
+        print(f"error       root mean square {error.square().nanmean().sqrt().item():.4g} per pixel")
+    else:
+        print(*by_column("error", names, again - x, x), sep="\n")
     print(f"results     {folder}  ({', '.join(files)})")
 
 

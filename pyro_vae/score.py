@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from pyro_vae import data, plotting_score
+from pyro_vae import data, plotting
 from pyro_vae.checkpoint import load, write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.evidence import defensive, khat_threshold, refined
@@ -90,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         check_data(vae.model, x)
     print(f"data        {examples.name}: {len(examples.x):,} {_kind(examples)}examples")
     print(f"held out    {held_out.name}: {len(held_out.x):,} {_kind(held_out)}examples, taken as normal")
+    if examples.x.isnan().any() or held_out.x.isnan().any():
+        print("blanks      log P(X) is that of the observed values: compare examples with blanks alike only")
     print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {args.proposal}, on {device}")
     start = time.monotonic()
     scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
@@ -280,7 +282,7 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
     """Draw the picture."""
     shape = (vae.config or {}).get("x_shape", ())
-    plotting_score.scores(
+    plotting.scores(
         scores.evidence.log_evidence.cpu().numpy(),
         scores.held_out.log_evidence.cpu().numpy(),
         path,
@@ -288,7 +290,7 @@ def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespa
         flagged=called_anomalies(scores.p_value, args)[1].numpy(),
         order=scores.rank.argsort().cpu().numpy(),
         title=f"{Path(examples.name).name} against held-out data (K = {args.num_samples:,}, {args.proposal})",
-        images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 and shape[0] == 1 else None,
+        images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 else None,
     )
 
 
@@ -301,7 +303,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<12}{summary[f'{what}log_evidence']:.2f}{error} nats per example (in expectation a lower bound)"
     level = summary["level"]
     bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
-    yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded}"
+    yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded},"
+    yield "            where normal data are distributed as the held-out ones are"
     order = scores.rank.argsort()[:5].tolist()
     some = ", ".join(f"{i} (p = {scores.p_value[i].item():.2g})" for i in order)
     yield f"unusual     index {some}; the smallest possible p is {(1 + summary['two_sided']) / (normal + 1):.2g}"
@@ -321,7 +324,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
             f"k-hat       not below {threshold:.2f} in {doubtful:,} of {count:,} examples and "
             f"{summary['held_out_khat_above_threshold']:,} of {normal:,} held-out ones; their log P(X)"
         )
-        yield "            may be too low, which p-values allow for: try --proposal refined, or more --num_samples"
+        better = "more --num_samples" if summary["proposal"] == "refined" else "--proposal refined"
+        yield f"            may be too low, which p-values allow for: try {better}"
     if summary["auroc"] is not None:
         found = summary["auroc"]
         areas = []

@@ -173,6 +173,16 @@ def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
     return text.getvalue()
 
 
+def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
+    """Say how large the errors of a table's columns are, (N, D), beside the spread of the true values ``x``."""
+    rms, sd = error.square().nanmean(0).sqrt(), (x - x.nanmean(0)).square().nanmean(0).sqrt()
+    shown = [f"{name} {e:.3g} ({s:.3g})" for name, e, s in zip(names, rms.tolist(), sd.tolist(), strict=True)]
+    shown = [column for column, e in zip(shown, rms.tolist(), strict=True) if not math.isnan(e)]
+    more = ", …" if len(shown) > most else ""
+    head = f"{what:<12}root mean square error of each column (standard deviation of its values):"
+    return [head, f"            {', '.join(shown[:most])}{more}"]
+
+
 def size(shape: Sequence[int]) -> str:
     """Say how large an example is."""
     return f"{shape[-2]}x{shape[-1]} pixels" if len(shape) == 3 else f"{shape[0]} columns"

@@ -106,6 +106,11 @@ def test_a_table_stays_a_table(tmp_path):
     np.testing.assert_allclose(made[:60], table, rtol=1e-5)
     assert len(made) == 180
     np.testing.assert_allclose(np.load(tmp_path / "run" / "augment" / "augmented.npz")["x"], made, rtol=1e-5)
+    # Of another kind of file, no table is left of the earlier one.
+    np.save(tmp_path / "table.npy", table)
+    command.main([str(tmp_path / "run"), "--data", str(tmp_path / "table.npy"), "--times", "1", "--overwrite"])
+    left = {path.name for path in (tmp_path / "run" / "augment").iterdir()}
+    assert left == {"augmented.npz", "augmented.png"}
 
 
 def test_bad_input_is_refused(run, tmp_path, capsys):

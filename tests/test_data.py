@@ -301,6 +301,8 @@ def test_labels_follow_their_examples(tmp_path):
         assert getattr(loaded, split)[:, 0].tolist() == loaded.labels[split].tolist()
     targets = save_npz(tmp_path / "e.npz", x=x, y=np.linspace(0, 1, 30))
     assert data.load(targets).labels is None
+    words = save_npz(tmp_path / "f.npz", x=x, y=np.array(["cat", "dog", "cow"] * 10))
+    refused(lambda: data.load(words), words, "y holds text; number the classes")
 
 
 def test_keras_like_npz(tmp_path):

@@ -239,3 +239,30 @@ def test_a_mixture_prior_has_real_latents():
     proposal = refined(vae.model, vae.guide, x, seed=0)
     result = log_evidence(vae.model, proposal, x, num_samples=4000, seed=1)
     assert ((result.log_evidence - quadrature(vae.model, x)).abs() < 4 * result.se).all()
+
+
+def steep_model(x):
+    """Observes z_1 + 2 z_2 with an error of 1e-5, and nothing else of z: curvatures of 1e10 and 1, in float32."""
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ torch.tensor([[1.0], [2.0]]), 1e-5).to_event(1), obs=x)
+
+
+def steep_guide(x):
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+
+def test_laplace_where_curvatures_are_so_unlike_that_rounding_leaves_no_covariance():
+    tril = laplace(steep_model, steep_guide, torch.zeros(1, 1), steps=1, seed=0).scale_tril[0]
+    assert (tril.diagonal() > 0).all()
+    assert tril[0, 1] == 0
+    assert (torch.tensor([1.0, 2.0]) @ tril).abs().max() < 1e-3  # narrow where z is observed,
+    assert (torch.tensor([2.0, -1.0]) @ tril).norm() > 1  # and wide where it is not
+
+
+def test_a_fit_says_for_how_many_data_the_density_is_infinite():
+    x = X.clone()
+    x[1] = 1e200
+    with pytest.raises(ValueError, match=f"not for 1 of {len(X)} data; look for values"):
+        laplace(EXACT.model, EXACT.guide, x)

@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from pyro_vae import VAE, build
 from pyro_vae.encoders import DiagonalNormal, FlowPosterior
 from pyro_vae.inference import encode, interpolate, manifold, reconstruct, traverse
-from pyro_vae.inference.latent import marginal_log_prob
+from pyro_vae.inference.latent import marginal_log_prob, plane
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.priors import GaussianMixture, StandardNormal, StudentT
 from tests.references import data_of
@@ -222,3 +222,15 @@ def test_walks_change_one_dimension_each(x):
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call(build((1, 2, 2), latent_dim=3), torch.zeros(4))
+
+
+def test_the_plane_is_that_of_the_principal_components():
+    from sklearn.decomposition import PCA
+
+    loc = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([3.0, 1, 2, 1, 1])
+    points, parts = plane(loc)
+    expected = PCA(2).fit(loc.numpy())
+    np.testing.assert_allclose(points.abs(), np.abs(expected.transform(loc.numpy())), rtol=1e-9)  # signs are free
+    np.testing.assert_allclose(parts, expected.explained_variance_ratio_)
+    assert plane(loc[:1])[0].tolist() == [[0, 0]]
+    assert torch.equal(plane(loc[:, :1])[0], torch.nn.functional.pad(loc[:, :1], (0, 1)))

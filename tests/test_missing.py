@@ -1,5 +1,6 @@
 """Data with blanks: read, modelled by what is observed, and trained on."""
 
+import importlib
 import json
 import math
 
@@ -10,13 +11,15 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from pyro_vae import build, data, fit, likelihoods, load, log_evidence, save
+from pyro_vae import build, data, equations, fit, likelihoods, load, log_evidence, save
 from pyro_vae.base import Likelihood
 from pyro_vae.build import WithMask
 from pyro_vae.data.files import read_csv
 from pyro_vae.data.pixels import draw_from
 from pyro_vae.evidence import LinearGaussian
 from pyro_vae.objectives import ImportanceWeightedELBO
+from pyro_vae.plotting import columns_compared
+from pyro_vae.plotting.figure import to_rgb
 from pyro_vae.vae import _fill_from_column
 
 B, D = 4, 6
@@ -263,3 +266,50 @@ def test_train_on_a_table_with_blanks_and_fill_them(tmp_path, capsys):
     filled = (tmp_path / "run/impute/mean.csv").read_text().splitlines()
     assert len(filled) == 201
     assert all(cell for line in filled for cell in line.split(","))
+    # Fewer completions than before leave none of the earlier ones.
+    few = ["--num_samples", "50", "--steps", "5", "--num_starts", "1", "--num_completions", "2"]
+    impute([run, "--data", str(path), *few, "--overwrite"])
+    assert sorted(file.name for file in (tmp_path / "run/impute").glob("*.csv")) == [
+        "completed-1.csv", "completed-2.csv", "diagnostics.csv", "mean.csv",
+    ]  # fmt: skip
+
+
+def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_path):
+    def run_command(name, *options):
+        importlib.import_module(f"pyro_vae.{name}").main(list(options))
+
+    z = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    x = blanked(torch.cat([z, z + 1, 2 * z], 1))
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["a,b,c", *(",".join(f"{v:.3f}" for v in row) for row in x.tolist())]) + "\n")
+    run = str(tmp_path / "run")
+    small = ["--latent_dim", "2", "--hidden_dims", "[8]", "--epochs", "2", "--batch_size", "24"]
+    run_command("train", "--data", str(path), "--likelihood", "Gaussian", *small, "--missing", "--run", run)
+    for command, *options in (
+        ["sample"], ["reconstruct"], ["encode"], ["interpolate", "--between", "0", "1"], ["manifold"],
+        ["augment", "--data", str(path)], ["score", "--level", "0.3"], ["report", "--no_check"],
+        ["evaluate", "--num_samples", "50"],
+    ):  # fmt: skip
+        run_command(command, run, *options)
+    rows = equations.check(load(run), x[:8], num_draws=50, num_gradients=10)
+    assert {row.verdict for row in rows} <= {"pass", "measured", "not applicable"}
+    augmented = np.load(tmp_path / "run/augment/augmented.npz")["x"]
+    np.testing.assert_array_equal(np.isnan(augmented[:60]), x.isnan().numpy())
+    assert np.isfinite(augmented[60:]).all()  # the variations are complete
+
+
+def test_blank_pixels_are_drawn_in_a_colour_of_their_own():
+    images = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)).numpy()
+    images[1, 2, 3] = np.nan
+    drawn = to_rgb(images)
+    assert drawn.shape == (3, 4, 5, 3)
+    coloured = drawn[..., 0] != drawn[..., 2]
+    assert coloured.sum() == 1
+    assert coloured[1, 2, 3]
+    assert (drawn.min(), drawn.max()) == (0, 1)  # from black to white
+
+
+def test_a_histogram_leaves_blanks_out(tmp_path):
+    x = torch.tensor([[0.0, torch.nan], [1.0, torch.nan], [torch.nan, torch.nan]])
+    columns_compared(x, x, tmp_path / "x.png", names=["a", "b"], title="", label="")
+    assert (tmp_path / "x.png").exists()

@@ -82,6 +82,7 @@ def test_auroc():
     truth = np.repeat([1, 0], [60, 90])
     area, se = auroc(low, high)
     assert area == pytest.approx(roc_auc_score(truth, -torch.cat([low, high]).numpy()), abs=1e-12)
+    assert auroc(torch.tensor([0.0]), torch.tensor([1.0, 2.0])) == (1.0, math.inf)  # and no warning
     # DeLong's variance, straight from its definition.
     psi = (low[:, None] < high).double() + (low[:, None] == high).double() / 2
     assert se == pytest.approx((psi.mean(1).var() / 60 + psi.mean(0).var() / 90).sqrt().item())

@@ -79,6 +79,12 @@ def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expecte
             f"data={data!r}: expected x_train and x_test of one shape, but they are {headers['x'][0]} and "
             f"{headers['x_test'][0]}; leave out x_test to have a test set split off"
         )
+    for role in ("y", "y_test"):
+        if role in headers and headers[role][1].kind in "US":
+            raise ValueError(
+                f"data={data!r}: expected whole numbers as labels, but {role} holds text; number the classes, such as "
+                "by numpy.unique(y, return_inverse=True)[1], or leave it out"
+            )
     labels = [role for role in ("y", "y_test") if role in headers and headers[role][1].kind in "biuf"]
     for role in labels:
         of = role.replace("y", "x")

@@ -18,6 +18,7 @@ from pyro_vae.equations.kl import kl_rows, noise_rows
 from pyro_vae.equations.models import bernoulli, linear_gaussian, perturbed, set_to_posterior, untrained
 from pyro_vae.equations.objectives import article_rows, elbo_rows
 from pyro_vae.equations.rows import Row
+from pyro_vae.inference.blanks import pseudo_gibbs
 from pyro_vae.vae import VAE
 
 __all__ = ["Row", "check", "check_derivation"]
@@ -33,12 +34,16 @@ def check(vae: VAE, x: Tensor, *, num_draws: int = 1000, num_gradients: int = 20
 
     Args:
         vae: The model.
-        x: Data, (B, D); a few dozen rows are enough.
+        x: Data, (B, D); a few dozen rows are enough. Where the model was trained with blanks (NaN), they are filled
+            by a draw first: each equation is one of complete data.
         num_draws: How many z are drawn for each datum.
         num_gradients: How many gradients are drawn.
 
     Returns:
         A row for each equation, in the order of the derivation.
+
+    Raises:
+        ValueError: If the data are not what the likelihood accepts.
 
     Reference:
         Doersch (2016), Tutorial on Variational Autoencoders, equations 1 to 10.
@@ -48,8 +53,12 @@ def check(vae: VAE, x: Tensor, *, num_draws: int = 1000, num_gradients: int = 20
         >>> {row.verdict for row in check(vae, x, num_gradients=20)} - {"not applicable", "measured"}
         {'pass'}
     """
+    vae.check(x)
     with _own_state():
         vae, x = copy.deepcopy(vae).double(), x.double()
+        if x.isnan().any():
+            with torch.no_grad():
+                x = pseudo_gibbs(vae.model, vae.guide, x)
         return [
             *evidence_rows(vae, x, num_draws),
             *kl_rows(vae, x, num_draws),

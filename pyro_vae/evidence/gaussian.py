@@ -217,8 +217,10 @@ def laplace(
         # A direction in which the mode is flat or a saddle gets ten times the guide's widest deviation.
         widest = 10 * scale_tril.square().sum(-1).amax(-1, keepdim=True).sqrt()
         curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
-        covariance = (axes / torch.maximum(curvature, widest**-2)[:, None, :]) @ axes.mT
-        return mode, torch.linalg.cholesky(covariance)
+        root = axes / torch.maximum(curvature, widest**-2).sqrt()[:, None, :]  # times its transpose, the covariance
+        # As its Cholesky factor, but also where curvatures are so unlike that rounding leaves no covariance.
+        upper = torch.linalg.qr(root.mT).R
+        return mode, upper.mT * upper.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
 
     return _fit_each(model, guide, x, fit, 1, seed, progress)
 
@@ -245,7 +247,14 @@ def _fit_each(
         for start in range(0, num_data(x), step):
             reseed(seeds)
             part = take(x, slice(start, start + step))
-            fitted.append(fit(latents, part, *_start(guide, latents, part)))
+            loc, scale_tril = _start(guide, latents, part)
+            finite = _log_joint(model, latents, part, loc[None])[0].isfinite() & scale_tril.isfinite().all(-1).all(-1)
+            if not finite.all():
+                raise ValueError(
+                    "log p(x, z) must be finite at the guide's mean, where a fit starts, but is not for "
+                    f"{int((~finite).sum())} of {len(finite)} data; look for values that are far out of range"
+                )
+            fitted.append(fit(latents, part, loc, scale_tril))
             if progress is not None:
                 progress(min(start + step, num_data(x)), num_data(x))
         locs, scale_trils = zip(*fitted, strict=True)

@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.evidence import widened
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.importance import default_chunk_size
+from pyro_vae.inference.generate import check_temperature, tempered
 from pyro_vae.program import Data, Program, as_program, draw, num_data, quiet, reseed, sample_sites, take, trace
 
 
@@ -24,15 +25,17 @@ def augment(
 ) -> Tensor:
     r"""Make variations of each datum: decode other draws of its latents.
 
-    .. math:: z_{kb} = \mathrm{E}[z] + T\,(z - \mathrm{E}[z]), \quad z \sim q(z | x_b), \quad
-        x_{kb} \sim p(x | z_{kb})
+    .. math:: z_{kb} \sim q_T(z | x_b), \quad x_{kb} \sim p(x | z_{kb})
+
+    with the temperature T of :func:`pyro_vae.inference.generate.tempered`. Blanks (NaN) that the model takes are
+    filled in the variations.
 
     Args:
         model: A Pyro model of ``x`` with one observed site, or a :class:`pyro_vae.VAE` followed by ``x`` alone.
         guide: Its guide, or any proposal over the same sites.
         x: Data, (N, ...), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
         times: K, variations of each datum.
-        temperature: T, above 0: with 1, z is a draw from q(z|x); with less, closer to its mean; with more, further.
+        temperature: T, above 0: with 1, z is a draw from q(z|x); with less, closer to its middle; with more, further.
         mean: Return the means E[x|z] rather than draws of x.
         seed: Of the noise; by default it follows torch's global generator.
 
@@ -40,7 +43,8 @@ def augment(
         Variations, (K, N, ...): those of datum b are ``[:, b]``.
 
     Raises:
-        ValueError: If ``times`` or ``temperature`` is out of range, or not exactly one site is observed.
+        ValueError: If ``times`` or ``temperature`` is out of range, the guide can't be tempered, or not exactly one
+            site is observed.
 
     Example:
         >>> from pyro_vae.evidence import LinearGaussian
@@ -52,9 +56,8 @@ def augment(
     """
     model, guide, x = as_program(model, guide, x)
     check_count(times=times)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature:g}")
-    proposal = guide if temperature == 1 else widened(guide, temperature)
+    check_temperature(temperature)
+    proposal = _Tempered(temperature)(guide)
     with quiet(model, x, seed, guide) as seeds:
         rows = max(1, default_chunk_size(model, x) // times)
         columns = []
@@ -62,6 +65,19 @@ def augment(
             reseed(seeds)
             columns.append(_variations(model, proposal, take(x, slice(start, start + rows)), times, mean))
         return torch.cat(columns, dim=1)
+
+
+class _Tempered(Messenger):
+    """Tempers each continuous latent site."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if not (msg["is_observed"] or type(fn).__name__ == "_Subsample" or fn.support.is_discrete):
+            msg["fn"] = tempered(fn, self.temperature)
 
 
 def _variations(model: Program, proposal: Program, x: Data, times: int, mean: bool) -> Tensor:

@@ -139,8 +139,7 @@ def tempered(p: TorchDistribution, temperature: float) -> TorchDistribution:
         >>> tempered(dist.Normal(torch.tensor([1.0]), 2.0).to_event(1), 0.5).log_prob(torch.tensor([1.0]))
         tensor(-0.9189)
     """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be above 0, got {temperature:g}; 1 leaves the spread as it is")
+    check_temperature(temperature)
     if temperature == 1:
         return p
     if isinstance(p, torch.distributions.Independent):
@@ -157,6 +156,16 @@ def tempered(p: TorchDistribution, temperature: float) -> TorchDistribution:
         )
     affine = AffineTransform((1 - temperature) * p.loc, temperature, event_dim=len(p.event_shape))
     return dist.TransformedDistribution(p, [affine])
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is none.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be above 0, got {temperature:g}; 1 leaves the spread as it is")
 
 
 def check_examples(vae: VAE, x: Tensor, name: str = "x") -> None:
@@ -216,8 +225,3 @@ def _decode(vae: VAE, z: Tensor, mean: bool, seeds: torch.Generator) -> Tensor:
         p = vae.likelihood(vae.decoder(part))
         chunks.append(p.mean if mean else p.sample())
     return torch.cat(chunks).reshape(*z.shape[:-1], -1)
-
-
-def _anchor(vae: VAE) -> Tensor:
-    """Return an empty tensor on the VAE's device, where there are no data to tell it."""
-    return torch.empty(0, device=next(vae.parameters()).device)

@@ -17,7 +17,7 @@ from pyro_vae.program import Program, Values, quiet, reseed
 Progress = Callable[[int, int], None]
 
 _BLOCK = 256  # data that proposals are fitted to at once
-_DRAWS = 100  # completions at least that the mean and the standard deviation are taken over
+_DRAWS = 500  # completions at least that the mean and the standard deviation are taken over
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Imputation:
     Attributes:
         completions: Draws from p(x_missing | x_observed), (M, N, D).
         mean: E[x | x_observed], (N, D).
-        sd: Standard deviation of x given what is observed, (N, D), of 100 draws at least; 0 where observed.
+        sd: Standard deviation of x given what is observed, (N, D), of 500 draws at least; 0 where observed.
         evidence: log P(x_observed) with its error, ESS and k-hat; None for Gibbs.
         acceptance: Gibbs: acceptance rate of the latents, (N,); None for importance sampling.
         rhat: Gibbs: R-hat over the chains, (N,), near 1 where they agree; None for importance sampling.
@@ -135,8 +135,9 @@ class _Resampled:
 
     def add(self, z: Values, log_weights: Tensor) -> None:
         """Take in samples of each site, (K, B, ...), and their log-weights, (K, B)."""
-        log_weights = log_weights.double()
+        log_weights = log_weights.double().nan_to_num(nan=-torch.inf)
         log_new = log_weights.logsumexp(0)
+        log_weights = log_weights.where(log_new.isfinite(), 0.0)  # where all are impossible, any will do
         self.log_sum = torch.logaddexp(self.log_sum, log_new)
         replaced = torch.rand(self.num, len(log_new), device=log_new.device) < (log_new - self.log_sum).exp()
         picked = log_weights.softmax(0).T.multinomial(self.num, replacement=True).T  # (R, B)

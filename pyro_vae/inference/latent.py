@@ -99,6 +99,29 @@ def encode(vae: VAE, x: Tensor, *, num_samples: int = 100, seed: int | None = No
     return Latents(loc, scale, kl, per_dimension[0] if per_dimension else None, variance, estimated)
 
 
+def plane(loc: Tensor) -> tuple[Tensor, tuple[float, float] | None]:
+    """Return locations on a plane, (N, 2): two dimensions as they are, more by their principal components.
+
+    With them goes the part of the variance that each of the two components has; None where there was nothing to choose.
+
+    Args:
+        loc: Locations, (N, Z).
+
+    Example:
+        >>> points, parts = plane(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]))
+        >>> points.abs(), parts
+        (tensor([[1., 0.],
+                [0., 0.],
+                [1., 0.]]), (1.0, 0.0))
+    """
+    if loc.shape[1] <= 2:
+        return torch.nn.functional.pad(loc, (0, 2 - loc.shape[1])), None
+    centred = loc.double() - loc.double().mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=len(loc) < 2)
+    parts = torch.nn.functional.pad(values.square() / values.square().sum().clamp(min=1e-30), (0, 1))
+    return (centred @ directions[:2].T).to(loc.dtype), (parts[0].item(), parts[1].item())
+
+
 def factors(p: TorchDistribution) -> TorchDistribution | None:
     """Return p(z_1), …, p(z_Z) as one distribution with event shape (), None where it is no known family."""
     if isinstance(p, torch.distributions.Independent) and not p.base_dist.event_shape:

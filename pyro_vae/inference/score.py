@@ -1,5 +1,6 @@
 """Anomaly scores: how unlikely a datum is, and how unusual that would be among normal data."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -157,8 +158,9 @@ def auroc(anomalous: Tensor, normal: Tensor) -> tuple[float, float]:
     """
     above = 1 - _fraction_below(normal, anomalous)  # of the normal scores, those above each anomalous one: (M,)
     below = _fraction_below(anomalous, normal)  # (N,)
-    variance = above.var() / len(above) + below.var() / len(below)
-    return above.mean().item(), variance.sqrt().nan_to_num(nan=torch.inf).item()
+    if min(len(above), len(below)) < 2:
+        return above.mean().item(), math.inf
+    return above.mean().item(), (above.var() / len(above) + below.var() / len(below)).sqrt().item()
 
 
 def _fraction_below(values: Tensor, thresholds: Tensor) -> Tensor:

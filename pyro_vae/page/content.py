@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.data import Data
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
-from pyro_vae.inference.latent import Latents
+from pyro_vae.inference.latent import Latents, plane
 from pyro_vae.page import figures
 from pyro_vae.page.explorer import Network, Plane, explore
 from pyro_vae.page.facts import EVALUATION, figure, general, number, read_columns, read_json, short
@@ -120,8 +120,8 @@ def column_names(dataset: Data) -> list[str]:
 
 def latent_space(latents: Latents, labels: Tensor | None) -> dict[str, Any]:
     """Return the map of the codes, and what each dimension is used for."""
-    points, kept = map_2d(latents.loc[:SHOWN])
-    names = ("z₁", "z₂") if kept is None else ("1st principal component", "2nd principal component")
+    points, parts = plane(latents.loc[:SHOWN])
+    names = ("z₁", "z₂") if parts is None else ("1st principal component", "2nd principal component")
     groups = None if labels is None else labels[: len(points)].numpy()
     shown = latents.order[:BARS]
     each = latents.kl_per_dimension
@@ -135,7 +135,7 @@ def latent_space(latents: Latents, labels: Tensor | None) -> dict[str, Any]:
     )
     return {
         "map": figures.scatter(points.numpy(), "Codes of test data", names, groups=groups, equal=True),
-        "kept": None if kept is None else f"{100 * kept:.0f} %",
+        "kept": None if parts is None else f"{100 * sum(parts):.0f} %",
         "num_points": f"{len(points):,}",
         "num_examples": f"{len(latents.loc):,}",
         "has_labels": labels is not None,
@@ -148,19 +148,6 @@ def latent_space(latents: Latents, labels: Tensor | None) -> dict[str, Any]:
         "kl_estimated": "kl" in latents.estimated,
         "kl": figure(latents.kl.mean().item(), standard_error(latents.kl)),
     }
-
-
-def map_2d(loc: Tensor) -> tuple[Tensor, float | None]:
-    """Return codes on a plane, (N, 2): themselves if they have two dimensions, else their principal components.
-
-    With them goes the part of the variance that the components keep.
-    """
-    if loc.shape[1] <= 2:
-        return torch.nn.functional.pad(loc, (0, 2 - loc.shape[1])), None
-    from sklearn.decomposition import PCA
-
-    pca = PCA(2, svd_solver="full").fit(loc.numpy())
-    return torch.from_numpy(pca.transform(loc.numpy())), float(pca.explained_variance_ratio_.sum())
 
 
 def evaluation(run: Path) -> dict[str, Any] | None:

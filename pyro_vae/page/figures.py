@@ -197,7 +197,7 @@ def sheet(images: Tensor, shape: Sequence[int], limits: tuple[float, float], *, 
     """Return images, (N, C*H*W), as one PNG in a data URI, row by row.
 
     Args:
-        images: Pixels.
+        images: Pixels; blanks (NaN) are drawn grey.
         shape: Shape of an image, (C, H, W).
         limits: The values drawn black and white.
         columns: Images in a row.
@@ -207,7 +207,7 @@ def sheet(images: Tensor, shape: Sequence[int], limits: tuple[float, float], *, 
     channels, height, width = shape
     low, high = limits
     array = images.detach().cpu().float().numpy().reshape(-1, channels, height, width)
-    array = np.nan_to_num((array - low) / max(high - low, 1e-12)).clip(0, 1)
+    array = np.nan_to_num((array - low) / max(high - low, 1e-12), nan=0.5).clip(0, 1)
     if max(height, width) <= SMALL:  # a person reads so few pixels more easily when they are drawn smoothly
         height, width = 4 * height, 4 * width
         larger = [

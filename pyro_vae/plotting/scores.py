@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.plotting import BLUE, GREY, ORANGE, _figure, _save
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save, to_rgb
 
 
 def scores(
@@ -32,7 +32,7 @@ def scores(
         images: The data as (N, H, W); None for tables.
         most: Draw no more than so many images.
     """
-    figure = _figure((9, 3.2 if images is None else 5.4))
+    figure = new_figure((9, 3.2 if images is None else 5.4))
     panels, gallery = figure, None
     if images is not None:
         panels, gallery = figure.subfigures(2, 1, height_ratios=(3.0, 2.4))
@@ -50,8 +50,7 @@ def scores(
     left.legend(frameon=False, fontsize=8)
     right.hist(p_value, np.linspace(0, 1, 21), weights=np.full(len(p_value), 20 / len(p_value)), color=BLUE, alpha=0.75)
     right.axhline(1, color=GREY, linestyle="--", linewidth=1)
-    right.annotate(" normal data", (1, 1), xytext=(0, 2), textcoords="offset points", fontsize=8, ha="right")
-    right.set_title("p-values, density", fontsize=9)
+    right.set_title("density of the p-values; 1 for normal data", fontsize=9)
     right.set_xlim(0, 1)
     right.set_xlabel("p-value")
     for axes in (left, right):
@@ -60,19 +59,18 @@ def scores(
         axes.spines[["top", "right"]].set_visible(False)
     if gallery is not None and images is not None:
         chosen = order[:most]
-        low, high = float(images.min()), float(images.max())
         grid = gallery.subplots(2, most // 2, squeeze=False).flatten()
         gallery.subplots_adjust(left=0.02, right=0.985, wspace=0.12, hspace=0.4, bottom=0.1, top=0.87)
         gallery.suptitle("The most unusual: index, p-value; in orange if flagged", fontsize=9)
         for axes in grid:
             axes.set_axis_off()
-        for axes, i in zip(grid, chosen, strict=False):
+        for axes, i, image in zip(grid, chosen, to_rgb(images[chosen]), strict=False):
             axes.set_axis_on()
-            axes.imshow((images[i] - low) / max(high - low, 1e-12), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(image)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             color = ORANGE if flagged[i] else "black"
             axes.set_xlabel(f"{i}: {p_value[i]:.2g}", fontsize=7, labelpad=2, color=color)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
