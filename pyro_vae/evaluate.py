@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
         if not is_first():
             return
         seconds = round(time.monotonic() - start, 3)
-        facts = {"seed": args.seed, "device": str(device), "precision": args.precision, "seconds": seconds}
+        facts = {"seed": args.seed, "device": str(device), "seconds": seconds}
         summary = summarize(vae, examples, estimate, reference(run, estimate.result) if args.data else None) | facts
         # The summary goes first and comes last: where it is, it belongs to the other files.
         (run / f"{args.name}.json").unlink(missing_ok=True)
@@ -220,14 +220,16 @@ def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
         with progress_bar("log P(X)") as progress:
             result = log_evidence(vae.model, proposal, x, **wanted, seed=args.seed, progress=progress)
         elbo = result.elbo if args.proposal == "encoder" else _elbo(vae, x, args.seed)
-        return Estimate(args.estimator, options, x, result, elbo, proposal)
+        return Estimate(args.estimator, options | {"precision": args.precision}, x, result, elbo, proposal)
     with progress_bar("annealing") as progress:
         if args.estimator == "ais":
             result, upper = ais(vae.model, x, **options, seed=args.seed, progress=progress), None
         else:
             bounds = bidirectional(vae.model, x, **options, seed=args.seed, progress=progress)
             x, result, upper = bounds.x, bounds.lower, bounds.upper
-    return Estimate(args.estimator, options, x, result, _elbo(vae, x, args.seed), vae.guide, upper)
+    return Estimate(
+        args.estimator, options | {"precision": args.precision}, x, result, _elbo(vae, x, args.seed), vae.guide, upper
+    )
 
 
 def together(estimate: Estimate, begin: int) -> Estimate:

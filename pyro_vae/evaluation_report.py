@@ -143,6 +143,8 @@ def _protocol(summary: dict[str, Any]) -> str:
     parts = [how, "in expectation a lower bound"]
     if summary.get("quasi_random"):
         parts.append("quasi-random draws, of which the standard error is that of independent ones and rather too large")
+    if summary["precision"] != "float32":
+        parts.append(f"factors of matrix products in {summary['precision']}")
     if summary["split"] == "simulated":
         parts.append("data simulated from the model")
     elif summary["pixels"] in ("binarized", "dequantized"):
