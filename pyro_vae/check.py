@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pyro_vae.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.trained import load_run, run_data
+from pyro_vae.trained import LABEL_HELP, load_run, run_data
 
 NUM_DATA = 32
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     """Check each equation of the derivation; end with status 1 if one fails."""
     parser = Parser(prog="python -m pyro_vae.check", description="Check each equation of the derivation.")
     parser.add_argument("run", nargs="?", help="A run folder. Default: models so small that every term is known.")
-    parser.add_argument("--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y).")
+    parser.add_argument("--label", type=int | None, help=LABEL_HELP)
     parser.add_argument("--json", action="store_true", help="Print the rows as JSON.")
     args = parser.parse_args(argv)
     if args.run is None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
+from pyro_vae.trained import LABEL_HELP
 
 
 def parser() -> Parser:
@@ -13,7 +14,7 @@ def parser() -> Parser:
     )
     add = parser.add_argument
     add("run", help="A run folder.")
-    add("--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y).")
+    add("--label", type=int | None, help=LABEL_HELP)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--out", type=str | None, metavar="FILE", help="The page. Default: RUN/report.html.")
     add("--overwrite", action="store_true", help="Replace an earlier page.")

@@ -229,10 +229,8 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
     )
     if isinstance(vae, ConditionalVAE) and training.y is not None:
         known = int((training.y != UNKNOWN).sum())
-        print(
-            f"labels      {vae.num_classes} classes, in the {' and the '.join(vae.label_in)}; known of {known:,} training "
-            "examples"
-        )
+        where = " and the ".join(vae.label_in)
+        print(f"labels      {vae.num_classes} classes, in the {where}; known of {known:,} training examples")
     names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
     weights = sum(p.numel() for p in vae.parameters())
     print(

@@ -25,6 +25,8 @@ from pyro_vae.data.source import Source
 from pyro_vae.run_folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
 
+LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -43,10 +45,13 @@ class Examples:
     labels: Tensor | None
 
 
-def add_run_arguments(parser: Parser) -> None:
-    """Add the options of every command on a run: the run, the seed and the device."""
+def add_run_arguments(parser: Parser, *, label: bool = True) -> None:
+    """Add the options of every command on a run: the run, the class of a conditional one, the seed and the device."""
     parser.add_argument("run", help="A run folder.")
-    parser.add_argument("--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y).")
+    if label:
+        parser.add_argument(
+            "--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y)."
+        )
     parser.add_argument("--seed", type=int, default=0, help="Of the random numbers.")
     parser.add_argument("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
 
@@ -70,6 +75,8 @@ def add_out_arguments(parser: Parser, name: str) -> None:
 def load_run(run: str | os.PathLike, label: int | None) -> VAE:
     """Load the model of a run; of a conditional one that of P(X | Y = label), an ordinary VAE too.
 
+    Without a label it is that of P(X), where the sum over the classes is an ordinary VAE.
+
     Raises:
         ValueError: When there is no such class, or a class is needed and none is named.
     """
@@ -78,6 +85,8 @@ def load_run(run: str | os.PathLike, label: int | None) -> VAE:
         check_no_label(run, label)
         return vae
     if label is None:
+        if (summed_out := vae.summed_out()) is not None:
+            return summed_out
         raise ValueError(
             f"{run} was trained with --condition: say which class, --label 0 to {vae.num_classes - 1}, for P(X | Y)"
         )

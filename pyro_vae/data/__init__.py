@@ -123,11 +123,11 @@ def load(
     _check_arguments(pixels, levels)
     if num_labels is not None and condition is None:
         raise ValueError(f"num_labels={num_labels}: there are no labels to keep without --condition label; add it")
-    source = _read(data, data_dir, missing, condition)
+    source = _read(data, data_dir, missing, condition, required=True)
     if condition is not None and source.y is None:
         raise ValueError(
             f"condition={condition!r}: expected data with labels, but {data!r} has none: save them as array y of a "
-            f".npz file with as many rows, or name a column of a .csv file{_names(source)}"
+            ".npz file with as many rows, or name a column of a .csv file"
         )
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
@@ -203,7 +203,7 @@ def read(
         torch.Size([1797, 64])
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing, condition)
+    source = _read(data, data_dir, missing, condition, required=False)
     x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
     in_unit_interval = not bool(((x < 0) | (x > 1)).any())
     if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
@@ -230,7 +230,7 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
         )
 
 
-def _read(data: str, data_dir: str | None, missing: bool, condition: str | None) -> Source:
+def _read(data: str, data_dir: str | None, missing: bool, condition: str | None, required: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
     path = Path(data).expanduser()
@@ -249,7 +249,7 @@ def _read(data: str, data_dir: str | None, missing: bool, condition: str | None)
     if path.stat().st_size == 0:
         raise ValueError(f"data={data!r}: expected data, but the file is empty; write it again")
     if path.suffix.lower() == ".csv" and condition is not None:
-        return take_labels(data, read_csv(data, path, missing=True), condition, missing)
+        return take_labels(data, read_csv(data, path, missing=True), condition, missing, required)
     return _READERS[path.suffix.lower()](data, path, missing)
 
 
@@ -286,10 +286,6 @@ def _split(
         return train, valid, held_out, None
     labels = pieces(source.y, source.y_test)
     return train, valid, held_out, dict(zip(("train", "validation", "test"), labels, strict=True))
-
-
-def _names(source: Source) -> str:
-    return f", which has {', '.join(source.columns)}" if source.columns else ""
 
 
 def _count(name: str, part: float, total: int) -> int:

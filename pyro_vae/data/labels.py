@@ -12,17 +12,24 @@ MAX_CLASSES = 1000
 KEEP_SEED = 20140620
 
 
-def take_labels(data: str, source: Source, column: str, missing: bool) -> Source:
-    """Return a table whose labels are one of its columns, blank where unknown; without such a column, as it is.
+def take_labels(data: str, source: Source, column: str, missing: bool, required: bool) -> Source:
+    """Return a table whose labels are one of its columns, blank where unknown.
 
     Args:
         data: Its name, for messages.
         source: The table, which may have blanks.
         column: The column's name.
         missing: The other columns may have blanks, too.
+        required: Refuse a table without such a column; otherwise it is returned as it is.
+
+    Raises:
+        ValueError: If there is no such column, or it holds no classes.
     """
     names = source.columns or ()
     if column not in names:
+        if required:
+            known = f"one of {', '.join(names)}" if names else "a first line with the names of the columns"
+            raise ValueError(f"condition={column!r}: expected a column of {data!r}, {known}; correct the name")
         return replace(source, x=to_tensor(data, source.x.numpy(), missing))
     at = names.index(column)
     others = [d for d in range(source.x.shape[1]) if d != at]
