@@ -46,8 +46,8 @@ class ConditionalVAE(VAE):
 
     Reference:
         Kingma, Rezende, Mohamed & Welling (2014), Semi-supervised Learning with Deep Generative Models, equations 2
-        and 5 (model M2); Sohn, Lee & Yan (2015), Learning Structured Output Representation, for p(z|y); with the
-        label in the prior alone, Jiang et al. (2017), Variational Deep Embedding, equations 1 to 4.
+        and 4 (model M2); Sohn, Lee & Yan (2015), Learning Structured Output Representation, for p(z|y); with the
+        label in the prior alone, Jiang et al. (2017), Variational Deep Embedding, section 3.1.
 
     Example:
         >>> from pyro_vae import build, log_evidence

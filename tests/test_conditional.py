@@ -208,6 +208,21 @@ def test_training_reaches_every_parameter(label_in, known):
     assert not still
 
 
+def test_unknown_labels_do_not_count_in_the_class_probabilities():
+    vae = make()
+    vae.initialize(images(), torch.tensor([0, 0, 1, -1, -1, -1]))
+    torch.testing.assert_close(vae.class_probs, torch.tensor([3 / 6, 2 / 6, 1 / 6], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("label_in", [["encoder", "decoder"], ["prior"]])
+def test_the_classifier_learns_from_few_labels(label_in):
+    vae, x = make(3, label_in, latent_dim=8, hidden_dims=[32]).float(), images(60).float()
+    y = torch.where(torch.arange(60) < 6, torch.arange(60) % 3, -1)
+    pyro_vae.fit(vae, x, y=y, epochs=40, batch_size=20, lr=0.01, classifier_weight=10.0)
+    log_q = torch.stack([vae.class_logits(x[:6]).log_softmax(-1) for _ in range(100)]).mean(0)
+    assert log_q.gather(1, y[:6, None]).mean() > -0.1
+
+
 def test_other_objectives_take_labels():
     vae, x = make().float(), images(60).float()
     for objective in (ImportanceWeightedELBO(4), KLWeightedELBO(analytic=True), pyro.infer.TraceMeanField_ELBO()):
