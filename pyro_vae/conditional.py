@@ -157,7 +157,7 @@ class ConditionalVAE(VAE):
         if not isinstance(self.prior, PriorGivenLabel) or self.label_in != ("prior",):
             return None
         vae = VAE(
-            prior=PriorOfAll(self.prior, self.class_probs),
+            prior=cast(Prior, PriorOfAll(self.prior, self.class_probs)),
             encoder=self.encoder,
             decoder=self.decoder,
             likelihood=self.likelihood,
@@ -225,7 +225,7 @@ class PriorGivenLabel(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, priors: Iterable[Prior]):
+    def __init__(self, priors: Iterable[nn.Module]):
         super().__init__()
         self.priors = nn.ModuleList(priors)
 
@@ -274,7 +274,7 @@ class Mixture(dist.TorchDistribution):
         return self.joint(z).logsumexp(-1)
 
 
-class Shifted(Prior):
+class Shifted(nn.Module):
     r"""A prior shifted and stretched, :math:`z = m + s \circ u` with :math:`u \sim p(u)`; starts as p(u).
 
     Args:
@@ -293,6 +293,10 @@ class Shifted(Prior):
         self.loc = nn.Parameter(torch.zeros(z_dim))
         self.log_scale = nn.Parameter(torch.zeros(z_dim))
 
+    def initialize(self, x: Tensor) -> None:
+        """Set the prior's starting values from the training data ``x``, (N, D)."""
+        self.prior.initialize(x)
+
     def forward(self) -> dist.TorchDistribution:
         """Return the distribution of z."""
         return dist.TransformedDistribution(
@@ -300,7 +304,7 @@ class Shifted(Prior):
         )
 
 
-class PriorOfAll(Prior):
+class PriorOfAll(nn.Module):
     r"""The prior over all classes, :math:`p(z) = \sum_c p(c) p(z|c)`.
 
     Args:
