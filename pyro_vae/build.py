@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
-from pyro_vae.conditional import ConditionalVAE, PriorGivenLabel, Shifted
+from pyro_vae.conditional import ConditionalVAE, PriorGivenLabel, Shifted, bring_together
 from pyro_vae.data.pixels import FORMS
 from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, conv_decoder, conv_encoder, mlp
 from pyro_vae.vae import VAE
@@ -156,6 +156,7 @@ def build(
             priors = [made_prior, *(make_part(config["prior"], Prior, known) for _ in range(num_classes - 1))]
             learned = any(True for _ in made_prior.parameters())
             made_prior = PriorGivenLabel(priors if learned else (Shifted(prior, latent_dim) for prior in priors))
+            bring_together(priors)
         classifier = None if set(label_width) == {"prior"} else from_data(num_classes)
         options: dict[str, Any] = {"num_classes": num_classes, "label_in": label_width, "classifier": classifier}
         vae = ConditionalVAE(prior=made_prior, **parts, **options, missing=missing)

@@ -324,6 +324,24 @@ class PriorOfAll(nn.Module):
         return self.given(self.class_probs.log())
 
 
+@torch.no_grad()
+def bring_together(priors: Sequence[nn.Module], spread: float = 0.3) -> None:
+    r"""Let the priors of the classes start close to each other.
+
+    .. math:: \theta_c \to \bar\theta + s\,(\theta_c - \bar\theta)
+
+    Starting far apart, each would take the data that happen to be near it, whatever the few known labels say.
+
+    Args:
+        priors: Of one kind, a module for each class.
+        spread: s.
+    """
+    for parameters in zip(*(prior.parameters() for prior in priors), strict=True):
+        mean = torch.stack([*parameters]).mean(0)
+        for parameter in parameters:
+            parameter.copy_(mean.lerp(parameter, spread))
+
+
 class AppendLabel(nn.Module):
     """Puts a label behind each vector, (..., D) -> (..., D + C).
 

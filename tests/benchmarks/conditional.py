@@ -71,9 +71,8 @@ def alone(mnist, x, y, dropout):
 
 
 def few(mnist, epochs, num_samples, seeds):
-    print(
-        "| seed | classifier on the 100 alone | with dropout | P(Y given X), all images | seconds |\n|---|---|---|---|---|"
-    )
+    print("| seed | classifier on the 100 alone | with dropout | P(Y given X), all images | seconds |")
+    print("|---|---|---|---|---|")
     table = []
     for seed in seeds:
         x, y = mnist.train, keep_labels(mnist.labels["train"], 100, seed)
@@ -82,7 +81,7 @@ def few(mnist, epochs, num_samples, seeds):
         vae = build(mnist.shape, num_classes=10, **MODELS["prior"])
         vae.initialize(mnist.draw(x), y)
         start = time.perf_counter()
-        fit(vae, x, y=y, draw=mnist.draw, epochs=epochs, lr=2e-3, lr_schedule="cosine", seed=seed)
+        fit(vae, x, y=y, draw=mnist.draw, epochs=epochs, seed=seed)
         seconds = time.perf_counter() - start
         classes = classify(vae.eval(), mnist.test, num_samples=num_samples, seed=0)
         table.append([*rivals, score_classes(classes.log_probs, mnist.labels["test"]).accuracy])
