@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.conditional import ConditionalVAE, PriorGivenLabel, Shifted, bring_together
+from pyro_vae.data.labels import MAX_CLASSES
 from pyro_vae.data.pixels import FORMS
 from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, conv_decoder, conv_encoder, mlp
 from pyro_vae.vae import VAE
@@ -89,8 +90,8 @@ def build(
         config |= {"num_classes": num_classes, "label_in": list(label_in)}
     elif label_in is not None:
         raise ValueError(f"label_in={list(label_in)}: there are no labels; condition on them, or leave it out")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes: expected from 1 to {MAX_CLASSES}, got {num_classes}")
     if latent_dim < 1:
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
     if any(width < 1 for width in hidden_dims):

@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.near is not None:
             raise ValueError(f"--near: {run} was trained with --condition; add --label 0 to {vae.num_classes - 1}")
         args.num = 8 * vae.num_classes if args.num is None else args.num
-        y = torch.arange(args.num) * vae.num_classes // max(args.num, 1)  # as many of each class, in their order
+        check_count(num=args.num)
+        y = torch.arange(args.num) * vae.num_classes // args.num  # as many of each class, in their order
     vae = vae.to(device) if y is not None else load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     args.num = 64 if args.num is None else args.num
@@ -86,10 +87,9 @@ def main(argv: list[str] | None = None) -> None:
     if names is None:
         shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])
         columns = min(12, max(8, math.ceil(math.sqrt(len(shown)))))
-        if y is not None and args.label is None:  # a row for each class
-            classes = int(y.max()) + 1
-            each = min(12, len(y) // classes)
-            shown, columns = torch.cat([x[y == label][:each] for label in range(min(classes, SHOWN // each))]), each
+        if isinstance(vae, ConditionalVAE) and y is not None and args.num >= vae.num_classes:  # a row for each class
+            columns = min(12, args.num // vae.num_classes)
+            shown = torch.cat([x[y == label][:columns] for label in y.unique()[: SHOWN // columns]])
         above = title if near is None else f"{which}, and variations: {what}, temperature {args.temperature:g}"
         plotting.image_grid(shown, x_shape(vae), picture, columns=columns, title=above)
     else:

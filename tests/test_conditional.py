@@ -241,7 +241,8 @@ def test_labels_that_do_not_fit_are_refused():
     for options, message in (
         ({"label_in": ["encoder"]}, "decoder or prior"),
         ({"num_classes": None, "label_in": ["prior"]}, "no labels"),
-        ({"num_classes": 0}, "at least 1"),
+        ({"num_classes": 0}, "from 1 to 1000"),
+        ({"num_classes": 10**9}, "from 1 to 1000"),
         ({"prior": "VampPrior"}, "is made from the encoder"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -333,6 +334,9 @@ def test_sample(run, few, tmp_path, capsys):
         made = np.load(tmp_path / folder.name / "seven/samples.npz")
         assert made["x"].shape == (5, 8, 8)
         assert made["y"].tolist() == [7] * 5
+    command("sample", run, "--num", "3", "--out", tmp_path / "three")
+    assert np.load(tmp_path / "three/samples.npz")["y"].tolist() == [0, 3, 6]
+    assert "num" in refused(capsys, "sample", run, "--num", "0", "--out", tmp_path / "ten")
     assert "0 to 9" in refused(capsys, "sample", run, "--label", "10", "--out", tmp_path / "ten")
     assert "--label 0 to 9" in refused(capsys, "sample", run, "--near", "3", "--out", tmp_path / "near")
     assert not (tmp_path / "ten").exists()
@@ -425,7 +429,7 @@ def test_a_table_with_a_column_of_labels(tmp_path, capsys):
     with open(tmp_path / "table.csv", "w", newline="") as file:
         csv.writer(file).writerows([["size", "count", "kind"], *table])
     groups = "[[1, Gaussian], [1, Poisson]]"
-    options = ["--likelihood", "Columns", "--likelihood.groups", groups, "--epochs", "30", "--batch_size", 20]
+    options = ["--likelihood", "Columns", "--likelihood.groups", groups, "--epochs", "10", "--batch_size", 10]
     options += ["--label_in", "[decoder,encoder]", "--hidden_dims", "[16]", "--latent_dim", "2", "--lr", "0.01"]
     command("train", "--data", tmp_path / "table.csv", "--condition", "kind", *options, "--run", tmp_path / "run")
     command("classify", tmp_path / "run", "--data", tmp_path / "table.csv")
