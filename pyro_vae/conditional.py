@@ -325,7 +325,7 @@ class PriorOfAll(nn.Module):
 
 
 @torch.no_grad()
-def bring_together(priors: Sequence[nn.Module], spread: float = 0.3) -> None:
+def bring_together(priors: Sequence[nn.Module], spread: float = 0.1) -> None:
     r"""Let the priors of the classes start close to each other.
 
     .. math:: \theta_c \to \bar\theta + s\,(\theta_c - \bar\theta)
