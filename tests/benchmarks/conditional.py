@@ -43,14 +43,8 @@ def bayes(mnist, epochs, num_samples):
         vae = build(mnist.shape, num_classes=10, **options)
         vae.initialize(mnist.draw(x), y)
         start = time.perf_counter()
-        settings = {
-            "epochs": epochs,
-            "lr": 2e-3,
-            "lr_schedule": "cosine",
-            "ema_decay": 0.999,
-            "classifier_weight": 30.0,
-        }
-        fit(vae, x, y=y, draw=mnist.draw, **settings)
+        settings = {"lr": 2e-3, "lr_schedule": "cosine", "ema_decay": 0.999, "classifier_weight": 30.0}
+        fit(vae, x, y=y, draw=mnist.draw, epochs=epochs, **settings)
         seconds = time.perf_counter() - start
         classes = classify(vae.eval(), mnist.test, num_samples=num_samples, seed=0)
         found = score_classes(classes.log_probs, truth)
@@ -104,16 +98,16 @@ def few(mnist, epochs, num_samples, seeds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["bayes", "few"])
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="default: 15, and 25 with few labels")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--num_samples", type=int, default=100, help="K of the importance sampling")
+    parser.add_argument("--num_samples", type=int, default=20, help="K of the importance sampling")
     options = parser.parse_args()
     torch.set_num_threads(1)
     mnist = data.load("mnist", condition="label")
     if "bayes" in options.what:
-        bayes(mnist, options.epochs, options.num_samples)
+        bayes(mnist, options.epochs or 15, options.num_samples)
     if "few" in options.what:
-        few(mnist, options.epochs, options.num_samples, options.seeds)
+        few(mnist, options.epochs or 25, options.num_samples, options.seeds)
 
 
 if __name__ == "__main__":
