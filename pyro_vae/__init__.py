@@ -4,6 +4,7 @@ from pyro_vae import data
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import build
 from pyro_vae.checkpoint import load, save
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import log_evidence, log_weights
 from pyro_vae.networks import mlp
 from pyro_vae.training import fit
@@ -11,6 +12,7 @@ from pyro_vae.vae import VAE
 
 __all__ = [
     "VAE",
+    "ConditionalVAE",
     "Encoder",
     "Likelihood",
     "Prior",

@@ -19,6 +19,7 @@ COMMANDS = {
     "manifold": "see what the latent space decodes to",
     "impute": "fill the blanks in data, several times",
     "augment": "add realistic variations to a data set",
+    "classify": "P(Y | X) of a run with labels, by Bayes' rule",
     "score": "find anomalies: log P(X) of each example, and its p-value against held-out data",
 }
 

@@ -6,14 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae import data, plotting
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae import plotting
+from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
 from pyro_vae.outputs import to_npz
-from pyro_vae.trained import add_out_arguments, add_run_arguments, new_folder, read_examples, to_csv
+from pyro_vae.trained import (
+    add_out_arguments,
+    add_run_arguments,
+    load_run,
+    new_folder,
+    of_class,
+    read_examples,
+    read_source,
+    to_csv,
+)
 from pyro_vae.training import resolve_device
 
 NAME = "augment"
@@ -45,12 +54,14 @@ def main(argv: list[str] | None = None) -> None:
     """Augment a data set, and leave the files in a folder."""
     args = parser().parse_args(argv)
     run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    vae = load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     chosen = {name: args[name] for name in ("data", "levels", "data_dir", "max_examples", "seed")}
     examples = read_examples(run, vae, **chosen)
     vae.check(examples.x)
-    original = data.read(args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing)
+    original = of_class(
+        read_source(run, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae.label
+    )
     check_count(times=args.times)
     check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
     count, form, levels = len(examples.x), (vae.config or {})["pixels"], (vae.config or {})["levels"]
@@ -110,7 +121,7 @@ def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:
 def draw(path: Path, original: Source, variations: Tensor, name: str) -> None:
     """Draw some originals, and below each its variations; of a table, its columns."""
     if len(original.shape) == 3:
-        rows = torch.cat([original.x[None, :SHOWN], variations[:SHOWN_TIMES, :SHOWN]])
+        rows = torch.cat([original.x[None, : min(SHOWN, variations.shape[1])], variations[:SHOWN_TIMES, :SHOWN]])
         title = f"{Path(name).name}, and below each its variations"
         plotting.image_grid(rows.flatten(0, 1), original.shape, path, columns=rows.shape[1], title=title)
     else:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.conditional import ConditionalVAE, PriorGivenLabel, Shifted, bring_together
+from pyro_vae.data.labels import MAX_CLASSES
 from pyro_vae.data.pixels import FORMS
-from pyro_vae.networks import ACTIVATIONS, Standardize, conv_decoder, conv_encoder, mlp
+from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, conv_decoder, conv_encoder, mlp
 from pyro_vae.vae import VAE
 
 PartSpec = str | Mapping[str, Any]
@@ -34,6 +36,8 @@ def build(
     levels: int | None = None,
     pixels: str = "binarized",
     missing: bool = False,
+    num_classes: int | None = None,
+    label_in: Sequence[Literal["encoder", "decoder", "prior"]] | None = None,
 ) -> VAE:
     """Build a VAE; each part is a class by name, alone or with its options.
 
@@ -53,6 +57,9 @@ def build(
         levels: Number of grey levels of the data, where they have any.
         pixels: The form of the data, as in :func:`pyro_vae.data.load`.
         missing: The data have blanks (NaN): train on what is observed; the encoder is told what that is.
+        num_classes: Build a :class:`pyro_vae.ConditionalVAE` for so many classes.
+        label_in: What looks at the label: some of encoder, decoder and prior. A prior that does is one of its kind for
+            each class. Default: encoder and decoder; in pyro-vae train the prior alone where labels are unknown.
 
     Returns:
         The VAE; :func:`pyro_vae.save` and :func:`pyro_vae.load` know how to build it again.
@@ -78,6 +85,13 @@ def build(
         "pixels": pixels,
         "missing": missing,
     }
+    if num_classes is not None:
+        label_in = ("encoder", "decoder") if label_in is None else label_in
+        config |= {"num_classes": num_classes, "label_in": list(label_in)}
+    elif label_in is not None:
+        raise ValueError(f"label_in={list(label_in)}: there are no labels; condition on them, or leave it out")
+    if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes: expected from 1 to {MAX_CLASSES}, got {num_classes}")
     if latent_dim < 1:
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
     if any(width < 1 for width in hidden_dims):
@@ -98,32 +112,55 @@ def build(
     known: dict[str, Any] = {"x_dim": x_dim, "z_dim": latent_dim, "levels": levels, "grey": pixels == "grey"}
 
     encoder_class = find_class(config["encoder"]["class_path"], Encoder)
-    num_outputs = encoder_class.num_outputs(latent_dim)
+    scaling = {"levels": levels, "raw": None}.get(pixels, 2)  # all other pixels are in [0, 1], as of two levels
     inputs = 2 if missing else 1  # x, and where it is blank
-    if network == "conv":
-        encoder_shape = (inputs * x_shape[0], *x_shape[1:])
-        known["network"] = conv_encoder(encoder_shape, hidden_dims, num_outputs, activation)
-    else:
-        known["network"] = mlp(inputs * x_dim, hidden_dims, num_outputs, activation)
-    if missing or pixels in ("levels", "raw"):
-        scaling = {"levels": levels, "raw": None}.get(pixels, 2)  # all other pixels are in [0, 1], as of two levels
-        standardize = WithMask(x_dim, scaling) if missing else Standardize(x_dim, scaling)
-        known["network"] = nn.Sequential(standardize, known["network"])
-    known["encoder"] = make_part(config["encoder"], Encoder, known)
+    label_width = dict.fromkeys(label_in or (), num_classes or 0)
+
+    def from_data(num_outputs: int, labels: int = 0) -> nn.Module:
+        """Build a network that sees the data, and the label behind them where there is one."""
+        if network == "conv":
+            shape = (inputs * x_shape[0] + labels, *x_shape[1:])
+            layers: nn.Module = conv_encoder(shape, hidden_dims, num_outputs, activation)
+        else:
+            layers = mlp(inputs * x_dim + labels, hidden_dims, num_outputs, activation)
+        first: nn.Module | None = None
+        if missing or pixels in ("levels", "raw"):
+            first = WithMask(x_dim, scaling) if missing else Standardize(x_dim, scaling)
+        if labels and (first is not None or network == "conv"):
+            first = BesideLabel(first or nn.Identity(), labels, math.prod(x_shape[1:]) if network == "conv" else 1)
+        return layers if first is None else nn.Sequential(first, layers)
+
+    known["network"] = from_data(encoder_class.num_outputs(latent_dim), label_width.get("encoder", 0))
+    made_encoder = make_part(config["encoder"], Encoder, known)
+    if "encoder" not in label_width:
+        known["encoder"] = made_encoder
+    elif "encoder" in inspect.signature(prior_class := find_class(config["prior"]["class_path"], Prior)).parameters:
+        raise ValueError(
+            f"prior: {prior_class.__name__} is made from the encoder q(z|x), but here that is q(z|x, y); choose "
+            "another prior, or leave the label out of the encoder by label_in"
+        )
     likelihood_part = make_part(config["likelihood"], Likelihood, known)
 
-    params = likelihood_part.params_per_element
+    params, decoder_inputs = likelihood_part.params_per_element, latent_dim + label_width.get("decoder", 0)
     if network == "conv":
-        decoder = conv_decoder(latent_dim, hidden_dims[::-1], x_shape, params, activation)
+        decoder = conv_decoder(
+            latent_dim + label_width.get("decoder", 0), hidden_dims[::-1], x_shape, params, activation
+        )
     else:
-        decoder = mlp(latent_dim, hidden_dims[::-1], (x_dim, params), activation)
-    vae = VAE(
-        prior=make_part(config["prior"], Prior, known),
-        encoder=known["encoder"],
-        decoder=decoder,
-        likelihood=likelihood_part,
-        missing=missing,
-    )
+        decoder = mlp(decoder_inputs, hidden_dims[::-1], (x_dim, params), activation)
+    made_prior = make_part(config["prior"], Prior, known)
+    parts: dict[str, Any] = {"encoder": made_encoder, "decoder": decoder, "likelihood": likelihood_part}
+    if num_classes is None:
+        vae = VAE(prior=made_prior, **parts, missing=missing)
+    else:
+        if "prior" in label_width:
+            priors = [made_prior, *(make_part(config["prior"], Prior, known) for _ in range(num_classes - 1))]
+            learned = any(True for _ in made_prior.parameters())
+            made_prior = PriorGivenLabel(priors if learned else (Shifted(prior, latent_dim) for prior in priors))
+            bring_together(priors)
+        classifier = None if set(label_width) == {"prior"} else from_data(num_classes)
+        options: dict[str, Any] = {"num_classes": num_classes, "label_in": label_width, "classifier": classifier}
+        vae = ConditionalVAE(prior=made_prior, **parts, **options, missing=missing)
     vae.config = config
     return vae
 

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyro_vae.checkpoint import load
 from pyro_vae.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.trained import run_data
+from pyro_vae.trained import LABEL_HELP, load_run, run_data
 
 NUM_DATA = 32
 
@@ -23,9 +22,14 @@ def main(argv: list[str] | None = None) -> None:
     """Check each equation of the derivation; end with status 1 if one fails."""
     parser = Parser(prog="python -m pyro_vae.check", description="Check each equation of the derivation.")
     parser.add_argument("run", nargs="?", help="A run folder. Default: models so small that every term is known.")
+    parser.add_argument("--label", type=int | None, help=LABEL_HELP)
     parser.add_argument("--json", action="store_true", help="Print the rows as JSON.")
     args = parser.parse_args(argv)
-    rows = check_derivation() if args.run is None else check(load(args.run), run_data(args.run).test[:NUM_DATA])
+    if args.run is None:
+        rows = check_derivation()
+    else:
+        vae = load_run(args.run, args.label)
+        rows = check(vae, run_data(args.run, vae.label).test[:NUM_DATA])
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

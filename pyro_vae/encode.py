@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
 from pyro_vae.inference import Latents, encode
@@ -20,6 +20,7 @@ from pyro_vae.trained import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
+    load_run,
     new_folder,
     read_examples,
     to_csv,
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     """Encode data, and leave the files in a folder."""
     args = parser().parse_args(argv)
     run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    vae = load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
     examples = read_examples(run, vae, **chosen)

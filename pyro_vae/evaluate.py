@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,12 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae.checkpoint import load, write_file
+from pyro_vae.classify import by_example as classes_by_example
+from pyro_vae.classify import run_classify
+from pyro_vae.classify import show as show_classes
+from pyro_vae.classify import summarize as summarize_classes
 from pyro_vae.cli import Parser, command
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.devices import bfloat16_products, check_bfloat16, resolve_device
 from pyro_vae.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.evaluation_report import (
@@ -41,7 +46,15 @@ from pyro_vae.evidence import (
 )
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.program import Program
-from pyro_vae.trained import Examples, add_data_arguments, add_run_arguments, progress_bar, read_examples, size
+from pyro_vae.trained import (
+    Examples,
+    add_data_arguments,
+    add_run_arguments,
+    load_run,
+    progress_bar,
+    read_examples,
+    size,
+)
 from pyro_vae.vae import VAE
 
 ANNEALING = {"num_temperatures": 1000, "num_chains": 16, "num_leapfrog": 10}
@@ -119,7 +132,8 @@ def parser() -> Parser:
         "--name",
         type=str | None,
         metavar="NAME",
-        help="Write evaluation-NAME.* rather than evaluation.*; of --data: its own.",
+        help="Write evaluation-NAME.* rather than evaluation.*; of --data: its own; of a run with "
+        "--condition: classes, or the label.",
     )
     add("--overwrite", action="store_true", help="Replace the files of an earlier evaluation.")
     return parser
@@ -132,19 +146,28 @@ def main(argv: list[str] | None = None) -> None:
         with as_one():
             args = complete(parser().parse_args(argv))
             run, device = Path(args.run), resolve_device(args.device)
-            vae = load(run).to(device)
+            whole = load(run).to(device)
+            over_classes = isinstance(whole, ConditionalVAE) and args.label is None
+            if over_classes and args.name == "evaluation":
+                args.name = "evaluation-classes"  # of other columns than the others have
             if (run / f"{args.name}.json").exists() and not args.overwrite:
                 raise FileExistsError(
                     f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
                 )
-            chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-            examples = read_examples(run, vae, **chosen)
-            if args.estimator == "bidirectional":
-                examples = replace(examples, split="simulated", labels=None)
-            check_data(vae.model, examples.x)
-            own, begin = own_share(examples.x.to(device))
+            if not over_classes:
+                vae = load_run(run, args.label).to(device)
+                chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+                examples = read_examples(run, vae, **chosen)
+                if args.estimator == "bidirectional":
+                    examples = replace(examples, split="simulated", labels=None)
+                check_data(vae.model, examples.x)
+                own, begin = own_share(examples.x.to(device))
             if args.precision == "bfloat16":
                 check_bfloat16(device)
+        if over_classes:
+            if is_first():
+                _evaluate_classes(run, cast(ConditionalVAE, whole), args, device)
+            return
         _introduce(args, vae, examples, device)
         start = time.monotonic()
         try:
@@ -171,6 +194,27 @@ def main(argv: list[str] | None = None) -> None:
         write_file(run / f"{args.name}.json", json.dumps(summary, indent=2) + "\n")
         show(estimate, summary)
         print(f"run folder  {run}  ({args.name}.json, .csv for each example, .nc for ArviZ, .png)")
+
+
+def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
+    """Evaluate a conditional run for all classes: log P(X | Y), log P(X) and P(Y | X)."""
+    asked = ("quasi_random", "target_se", "target_khat")
+    if args.estimator != "importance" or args.proposal not in (None, "encoder") or any(args[name] for name in asked):
+        raise ValueError(
+            "--label: over all classes there is only importance sampling with the encoder; name one class with --label "
+            "for other estimators, proposals and targets"
+        )
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
+        classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
+    facts = {"seed": args.seed, "device": str(device), "precision": args.precision, "seconds": seconds}
+    summary = summarize_classes(vae, examples, classes) | facts
+    (run / f"{args.name}.json").unlink(missing_ok=True)
+    write_file(run / f"{args.name}.csv", classes_by_example(vae, examples, classes))
+    write_file(run / f"{args.name}.json", json.dumps(summary, indent=2) + "\n")
+    show_classes(summary)
+    print(f"run folder  {run}  ({args.name}.json, .csv for each example)")
 
 
 def complete(args: Namespace) -> Namespace:
@@ -203,6 +247,8 @@ def complete(args: Namespace) -> Namespace:
     if args.max_examples is None and args.estimator != "importance":
         args.max_examples = SLOW_EXAMPLES
     part = Path(args.data).stem if args.name is None and args.data is not None else args.name
+    if part is None and args.label is not None:
+        part = f"label-{args.label}"
     if part is not None and Path(part).name != part:
         raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
     args.name = "evaluation" if part is None else f"evaluation-{part}"

@@ -14,8 +14,9 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
+from pyro_vae.data.source import Source
 from pyro_vae.devices import resolve_device
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
@@ -26,11 +27,12 @@ from pyro_vae.trained import (
     add_out_arguments,
     add_run_arguments,
     by_column,
+    load_run,
     new_folder,
     progress_bar,
     read_examples,
+    read_like,
     run_data,
-    size,
     to_csv,
 )
 from pyro_vae.vae import VAE
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fill blanks, and leave the files in a folder."""
     args = complete(parser().parse_args(argv))
     run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    vae = load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     task = read_task(run, vae, args)
     x = task.x.to(device)
@@ -165,11 +167,11 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         examples = read_examples(run, vae, **options)
         x, name, columns = examples.x, examples.name, run_data(run).columns
     else:
-        source, name = _read_like(vae, args, "data"), args.data
+        source, name = _read_like(run, vae, args, "data"), args.data
         x, columns = source.x[: args.max_examples], source.columns
     truth = None
     if args.truth is not None:
-        truth = _read_like(vae, args, "truth").x[: args.max_examples]
+        truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
     shape = tuple((vae.config or {})["x_shape"])
     if args.mask is not None:
         x = torch.where(_read_mask(args.mask, x, args.max_examples), torch.nan, x)
@@ -188,17 +190,10 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     return Task(name, x[rows], rows, len(x), shape, columns, None if truth is None else truth[rows])
 
 
-def _read_like(vae: VAE, args: Namespace, option: str) -> data.Source:
+def _read_like(run: Path, vae: VAE, args: Namespace, option: str) -> Source:
     """Read the data, or the truth, in the form that the run was trained on."""
-    config = vae.config or {}
-    how = {"pixels": config["pixels"], "levels": args.levels or config["levels"], "data_dir": args.data_dir}
-    source = data.read(args[option], **how, missing=option == "data")
-    if source.x.shape[1] != math.prod(config["x_shape"]):
-        raise ValueError(
-            f"--{option} {args[option]} holds examples of {size(source.shape)}, but the run was trained on "
-            f"{size(config['x_shape'])}; bring them to that size"
-        )
-    return source
+    how = {"levels": args.levels, "data_dir": args.data_dir, "missing": option == "data"}
+    return read_like(run, vae, option, args[option], **how)
 
 
 def _read_mask(name: str, x: Tensor, max_examples: int | None) -> Tensor:

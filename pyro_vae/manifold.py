@@ -7,13 +7,13 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.devices import resolve_device
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_images, to_npz
-from pyro_vae.trained import add_out_arguments, add_run_arguments, new_folder, read_examples
+from pyro_vae.trained import add_out_arguments, add_run_arguments, load_run, new_folder, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "manifold"
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     """Decode the latent space, and leave the files in a folder."""
     args = parser().parse_args(argv)
     run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    vae = load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     size = (vae.config or {})["latent_dim"]
     walks = size != 2 or any(args[name] is not None for name in ("dims", "span", "near"))

@@ -156,6 +156,30 @@ class ElementBias(nn.Module):
         return x.transpose(-1, -2) + self.bias
 
 
+class BesideLabel(nn.Module):
+    """Applies a module to data and hands on the label behind them, (..., D + C) -> (..., D' + C * copies).
+
+    Args:
+        module: For the data, (..., D) -> (..., D').
+        num_classes: C, how many numbers the label takes.
+        copies: Of each of them: as many as there are pixels make a constant image for each class.
+
+    Example:
+        >>> BesideLabel(nn.Identity(), num_classes=2, copies=2)(torch.tensor([7.0, 1.0, 0.0]))
+        tensor([7., 1., 1., 0., 0.])
+    """
+
+    def __init__(self, module: nn.Module, num_classes: int, copies: int = 1):
+        super().__init__()
+        self.module = module
+        self.num_classes, self.copies = num_classes, copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Split, apply and append."""
+        x, label = x[..., : -self.num_classes], x[..., -self.num_classes :]
+        return torch.cat([self.module(x), label.repeat_interleave(self.copies, -1)], -1)
+
+
 class Standardize(nn.Module):
     """Brings data into the range that networks like, (..., D) -> (..., D).
 

@@ -7,6 +7,7 @@ data plate and can be reparameterised.
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import pyro
@@ -18,7 +19,7 @@ from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.program import log_prob, sample_sites, trace
+from pyro_vae.program import Data, arguments, log_prob, num_data, sample_sites, take, trace
 
 
 class PerDatumELBO(ELBO):
@@ -31,26 +32,26 @@ class PerDatumELBO(ELBO):
         """Go on to the next step."""
 
     @abstractmethod
-    def bounds(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    def bounds(self, model: Callable, guide: Callable, x: Data) -> Tensor:
         """Return the bound on log P(x) for each datum, (B,), in nats, with the gradient that training follows."""
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         """Return the traces of model and guide, as Pyro asks of an ELBO."""
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
 
-    def differentiable_loss(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    def differentiable_loss(self, model: Callable, guide: Callable, *x: Tensor) -> Tensor:
         """Return minus the sum of the bounds, in nats."""
-        return -self.bounds(model, guide, x).sum()
+        return -self.bounds(model, guide, x if len(x) > 1 else x[0]).sum()
 
     @torch.no_grad()
-    def loss(self, model: Callable, guide: Callable, x: Tensor) -> float:
+    def loss(self, model: Callable, guide: Callable, *x: Tensor) -> float:
         """Return minus the sum of the bounds, in nats, as a number."""
-        return self.differentiable_loss(model, guide, x).item()
+        return self.differentiable_loss(model, guide, *x).item()
 
-    def loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
+    def loss_and_grads(self, model: Callable, guide: Callable, *x: Tensor) -> float:
         """Compute the loss and add its gradient to that of each parameter."""
         self.advance()
-        loss = self.differentiable_loss(model, guide, x)
+        loss = self.differentiable_loss(model, guide, *x)
         if loss.requires_grad:
             loss.backward()
         return loss.item()
@@ -101,7 +102,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=True)
         self.gradient = gradient
 
-    def bounds(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    def bounds(self, model: Callable, guide: Callable, x: Data) -> Tensor:
         """Return log-mean-exp of each datum's log-weights, (B,), in nats."""
         drawn = trace(guide, x, self.num_particles)
         z = _latents(drawn)
@@ -129,7 +130,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         return bound + surrogate - surrogate.detach()
 
 
-def _at(drawn: poutine.Trace, guide: Callable, x: Tensor, leaves: dict[str, Tensor]) -> poutine.Trace:
+def _at(drawn: poutine.Trace, guide: Callable, x: Data, leaves: dict[str, Tensor]) -> poutine.Trace:
     """Return the guide's trace with its draws replaced by leaves of the graph."""
     if len(leaves) > 1:  # the distribution of one draw may depend on another
         return trace(guide, x, len(next(iter(leaves.values()))), leaves)
@@ -206,7 +207,7 @@ class KLWeightedELBO(PerDatumELBO):
         r"""Return the weight on the KL term now, :math:`\beta_t`."""
         return self.kl_weight * min(1.0, self.steps / self.warmup_steps if self.warmup_steps else 1.0)
 
-    def bounds(self, model: Callable, guide: Callable, x: Tensor) -> Tensor:
+    def bounds(self, model: Callable, guide: Callable, x: Data) -> Tensor:
         """Return each datum's weighted bound, (B,), in nats."""
         drawn = trace(guide, x, self.num_particles)
         z = _latents(drawn)
@@ -249,7 +250,7 @@ def require_closed_form(name: str, q: Any, p: Any) -> None:
         ) from None
 
 
-def check_objective(objective: ELBO, model: Callable, guide: Callable, x: Tensor) -> None:
+def check_objective(objective: ELBO, model: Callable, guide: Callable, x: Data) -> None:
     """Refuse an objective that asks for a closed form where there is none, on a few data.
 
     Pyro's ``TraceMeanField_ELBO`` would fall back to sampling without a word.
@@ -259,9 +260,10 @@ def check_objective(objective: ELBO, model: Callable, guide: Callable, x: Tensor
     """
     if not (isinstance(objective, TraceMeanField_ELBO) or getattr(objective, "analytic", False)):
         return
-    with torch.no_grad(), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), poutine.block():
-        drawn = trace(guide, x[:2], 1)
-        joint = trace(model, x[:2], 1, _latents(drawn))
+    few = take(x, slice(0, 2))
+    with torch.no_grad(), _own_random_state(x), poutine.block():
+        drawn = trace(guide, few, 1)
+        joint = trace(model, few, 1, _latents(drawn))
     for name in _latents(drawn):
         require_closed_form(name, drawn.nodes[name]["fn"], joint.nodes[name]["fn"])
 
@@ -277,7 +279,7 @@ def _latents(drawn: poutine.Trace) -> dict[str, Tensor]:
     return {name: site["value"] for name, site in sample_sites(drawn)}
 
 
-def _joint(model: Callable, x: Tensor, num_samples: int, z: dict[str, Tensor]) -> poutine.Trace:
+def _joint(model: Callable, x: Data, num_samples: int, z: dict[str, Tensor]) -> poutine.Trace:
     """Run the model at the guide's draws, which have to be all of its latent sites."""
     joint = _per_datum(trace(model, x, num_samples, z))
     latent = {name for name, site in sample_sites(joint) if name in z or not site["is_observed"]}
@@ -304,7 +306,7 @@ def _family(distribution: Any) -> str:
 
 @torch.no_grad()
 def elbo_terms(
-    model: Callable, guide: Callable, x: Tensor, *, batch_size: int = 1000, seed: int = 0
+    model: Callable, guide: Callable, x: Data, *, batch_size: int = 1000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     r"""Estimate the two terms of each datum's ELBO from one posterior sample.
 
@@ -313,7 +315,7 @@ def elbo_terms(
     Args:
         model: A Pyro model with one data plate and observed sites inside of it.
         guide: Its guide.
-        x: Data, (N, D).
+        x: Data, (N, D), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
         batch_size: How many data at once; bounds the memory.
         seed: Of the posterior samples. The global random state is left as it was.
 
@@ -324,9 +326,10 @@ def elbo_terms(
         Kingma & Welling (2014), equation 3.
     """
     terms = []
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), pyro.validation_enabled(False):
+    with _own_random_state(x), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        for batch in x.split(batch_size):
+        for start in range(0, num_data(x), batch_size):
+            batch = take(x, slice(start, start + batch_size))
             drawn = trace(guide, batch, 1)
             z = {name: site["value"] for name, site in sample_sites(drawn)}
             joint = trace(model, batch, 1, z)
@@ -334,3 +337,9 @@ def elbo_terms(
             terms.append((log_prob(joint, observed)[0], (log_prob(drawn) - log_prob(joint, z))[0]))
     reconstruction, kl = zip(*terms, strict=True)
     return torch.cat(reconstruction), torch.cat(kl)
+
+
+def _own_random_state(x: Data) -> AbstractContextManager:
+    """Leave the global random state as it was."""
+    device = arguments(x)[0].device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

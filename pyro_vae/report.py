@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
+from pyro_vae.trained import LABEL_HELP
 
 
 def parser() -> Parser:
@@ -13,6 +14,7 @@ def parser() -> Parser:
     )
     add = parser.add_argument
     add("run", help="A run folder.")
+    add("--label", type=int | None, help=LABEL_HELP)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--out", type=str | None, metavar="FILE", help="The page. Default: RUN/report.html.")
     add("--overwrite", action="store_true", help="Replace an earlier page.")
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         raise FileNotFoundError(f"--out: {path.parent} is no folder; make it, or name another file")
     from pyro_vae.page import report
 
-    page = report(args.run, check=not args.no_check, seed=args.seed)
+    page = report(args.run, check=not args.no_check, seed=args.seed, label=args.label)
     write_file(path, page)
     print(f"page        {path}  ({len(page.encode()) / 2**20:.1f} MB; open it in a browser, it needs no network)")
 

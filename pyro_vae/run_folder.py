@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
+from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import own_seed
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training import Training, fingerprint
+from pyro_vae.program import Data as ProgramData
+from pyro_vae.training import Training, fingerprint, with_labels
 from pyro_vae.vae import VAE
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
@@ -100,8 +104,11 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     save(vae, run)
     with own_seed(training.seed, device=training.device):
         train, test = training.draw(training.x), dataset.test.to(training.device)
-        train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train)).mean().item()
-        reconstruction, kl = elbo_terms(vae.model, vae.guide, test)
+        labels = dataset.labels["test"].to(training.device) if training.y is not None and dataset.labels else None
+        train_data, test_data = with_labels(train, training.y), with_labels(test, labels)
+        train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data)).mean().item()
+        reconstruction, kl = elbo_terms(vae.model, vae.guide, test_data)
+        accuracy = _accuracy(vae, test, labels)
         pictures(run, vae, dataset, training)
     elbo = (reconstruction - kl).double()
     seconds = sum(row["seconds"] for row in training.history)
@@ -115,7 +122,7 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
         "test_reconstruction": reconstruction.mean().item(),
         "test_kl": kl.mean().item(),
         "units": "nats per example",
-        "protocol": _protocol(vae),
+        "protocol": _protocol(vae, test_data),
         "is_density": vae.likelihood.is_density,
         "data_fingerprint": training.fingerprint,
         "seconds": seconds,
@@ -126,20 +133,36 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
     }
+    if isinstance(vae, ConditionalVAE):
+        known = 0 if training.y is None else int((training.y != UNKNOWN).sum())
+        summary |= {"num_classes": vae.num_classes, "num_labels": known, "test_accuracy_of_encoder": accuracy}
     write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
 
+def _accuracy(vae: VAE, x: Tensor, y: Tensor | None) -> float | None:
+    """Return how often the likeliest class of q(y|x) is right, where labels are known."""
+    if not isinstance(vae, ConditionalVAE) or y is None or not (y != UNKNOWN).any():
+        return None
+    with torch.no_grad():
+        right = torch.cat([vae.class_logits(part).argmax(-1) for part in x.split(1000)]) == y
+    return right[y != UNKNOWN].double().mean().item()
+
+
 def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
     """Draw what the model makes up, what it makes of test data, and how the training went."""
-    samples = vae.sample(64, mean=True)
+    columns, classes = 8, vae.num_classes if isinstance(vae, ConditionalVAE) else 0
+    if isinstance(vae, ConditionalVAE):
+        y = torch.arange(min(classes, 20), device=training.device).repeat_interleave(columns)
+        samples = vae.sample(len(y), y=y, mean=True)
+    else:
+        samples = vae.sample(64, mean=True)
     if len(dataset.shape) == 3:
+        title = "Samples: E[x|z], z from the prior" + ("; a row for each class" if classes else "")
+        plotting.image_grid(samples, dataset.shape, run / "samples.png", columns=columns, title=title)
         columns = min(8, len(dataset.test))
         originals = dataset.test[: min(32, len(dataset.test) // columns * columns)].to(training.device)
         pairs = torch.stack([x.reshape(-1, columns, x.shape[1]) for x in (originals, vae.reconstruct(originals))], 1)
-        plotting.image_grid(
-            samples, dataset.shape, run / "samples.png", columns=8, title="Samples: E[x|z], z from the prior"
-        )
         plotting.image_grid(
             pairs.flatten(0, 2),
             dataset.shape,
@@ -159,8 +182,10 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
     plotting.curves(training.history, run / "curves.png", title=f"Training on {dataset.name}", held_out=held_out)
 
 
-def _protocol(vae: VAE) -> str:
+def _protocol(vae: VAE, test: ProgramData) -> str:
     bound = "one posterior sample for each example; standard error over examples"
+    if isinstance(test, tuple):
+        bound = f"of log P(X, Y); {bound}"
     if vae.likelihood.is_density:
         return f"evidence lower bound; {bound}"
     return f"negative of the article's loss on grey pixels, which bounds no density; {bound}"

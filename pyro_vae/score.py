@@ -17,7 +17,7 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae.checkpoint import write_file
 from pyro_vae.cli import Parser, command
 from pyro_vae.evidence import defensive, khat_threshold, refined
 from pyro_vae.evidence.checks import check_count, check_data
@@ -28,6 +28,7 @@ from pyro_vae.trained import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
+    load_run,
     new_folder,
     progress_bar,
     read_examples,
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score examples, and leave the files in a folder."""
     args = parser().parse_args(argv)
     run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    vae = load_run(run, args.label).to(device)
     folder = new_folder(args.out, run, NAME, args.overwrite)
     chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
     examples = read_examples(run, vae, **chosen)

@@ -17,7 +17,9 @@ from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
 from pyro_vae.checkpoint import STATE, load_training
 from pyro_vae.cli import Parser, command, fail
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
+from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import own_seed
 from pyro_vae.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.progress import TrainingProgress
@@ -31,6 +33,7 @@ DEFAULTS = {
     "likelihood": "pyro_vae.likelihoods.Bernoulli",
     "objective": "pyro.infer.Trace_ELBO",
 }
+BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
 # Options about the one call: they don't make the run what it is, and don't belong into its configuration.
 OF_THE_CALL = ("config", "run", "overwrite", "resume", "log")
 
@@ -50,8 +53,10 @@ def parser() -> Parser:
         parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing"})
-    parser.add_class_arguments(Training, skip={"vae", "x", "validation", "draw", "objective"}, instantiate=False)
+    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
+    parser.add_class_arguments(
+        Training, skip={"vae", "x", "y", "validation", "validation_y", "draw", "objective"}, instantiate=False
+    )
     return parser
 
 
@@ -102,25 +107,34 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         test=config.test,
         levels=config.levels,
         missing=config.missing,
+        condition=config.condition,
+        num_labels=config.num_labels,
         data_dir=config.data_dir,
     )
     if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
         raise ValueError(
             f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
         )
+    labels = (dataset.labels if dataset.num_classes else None) or {}
+    if labels and config.label_in is None:
+        config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
     with own_seed(config.seed, device=torch.device("cpu")):
         vae = build(
             dataset.shape,
             **{name: _plain(config[name]) for name in ("prior", "encoder", "likelihood")},
-            **{name: config[name] for name in ("latent_dim", "network", "hidden_dims", "activation")},
+            **{name: config[name] for name in BUILD_OPTIONS},
             levels=dataset.levels,
             pixels=dataset.pixels,
             missing=config.missing,
+            num_classes=dataset.num_classes,
         )
         train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
         for x in (train, dataset.validation, dataset.test):
             vae.check(x)
-        vae.initialize(train)
+        if isinstance(vae, ConditionalVAE):
+            vae.initialize(train, labels.get("train"))
+        else:
+            vae.initialize(train)
     steps = -(-len(dataset.train) // max(config.batch_size, 1))
     objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     settings = (
@@ -135,11 +149,14 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         "device",
         "precision",
         "compile",
+        "classifier_weight",
     )
     training = Training(
         vae,
         dataset.train,
+        y=labels.get("train"),
         validation=dataset.validation,
+        validation_y=labels.get("validation"),
         draw=dataset.draw,
         objective=objective,
         **{name: config[name] for name in settings},
@@ -213,6 +230,10 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
         f"data        {dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
         f"{len(dataset.test):,} test examples of {what}"
     )
+    if isinstance(vae, ConditionalVAE) and training.y is not None:
+        known = int((training.y != UNKNOWN).sum())
+        where = " and the ".join(vae.label_in)
+        print(f"labels      {vae.num_classes} classes, in the {where}; known of {known:,} training examples")
     names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
     weights = sum(p.numel() for p in vae.parameters())
     print(
@@ -225,15 +246,19 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
 
 def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> None:
     if vae.likelihood.is_density:
+        what = "log P(X, Y)" if "log P(X, Y)" in summary["protocol"] else "log P(X)"
         print(
             f"test ELBO   {summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
-            f"(a lower bound on log P(X); {len(dataset.test):,} examples)"
+            f"(a lower bound on {what}; {len(dataset.test):,} examples)"
         )
     else:
         print(
             f"test loss   {-summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
             f"(the article's loss on grey pixels, not a density; {len(dataset.test):,} examples)"
         )
+    if summary.get("test_accuracy_of_encoder") is not None:
+        accuracy = 100 * summary["test_accuracy_of_encoder"]
+        print(f"labels      q(y|x) is right in {accuracy:.1f} % of the test examples; pyro-vae classify gives P(Y|X)")
     print(f"run folder  {run}  (samples.png, reconstructions.png, curves.png, summary.json, …)")
 
 

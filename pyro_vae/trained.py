@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyro_vae import data
+from pyro_vae.checkpoint import load
 from pyro_vae.cli import Parser
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
+from pyro_vae.data.source import Source
 from pyro_vae.run_folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
+
+LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,13 @@ class Examples:
     labels: Tensor | None
 
 
-def add_run_arguments(parser: Parser) -> None:
-    """Add the options of every command on a run: the run, the seed and the device."""
+def add_run_arguments(parser: Parser, *, label: bool = True) -> None:
+    """Add the options of every command on a run: the run, the class of a conditional one, the seed and the device."""
     parser.add_argument("run", help="A run folder.")
+    if label:
+        parser.add_argument(
+            "--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y)."
+        )
     parser.add_argument("--seed", type=int, default=0, help="Of the random numbers.")
     parser.add_argument("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
 
@@ -63,12 +72,43 @@ def add_out_arguments(parser: Parser, name: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="Replace earlier results in that folder.")
 
 
-def run_data(run: str | os.PathLike) -> Data:
+def load_run(run: str | os.PathLike, label: int | None) -> VAE:
+    """Load the model of a run; of a conditional one that of P(X | Y = label), an ordinary VAE too.
+
+    Without a label it is that of P(X), where the sum over the classes is an ordinary VAE.
+
+    Raises:
+        ValueError: When there is no such class, or a class is needed and none is named.
+    """
+    vae = load(run)
+    if not isinstance(vae, ConditionalVAE):
+        check_no_label(run, label)
+        return vae
+    if label is None:
+        if (summed_out := vae.summed_out()) is not None:
+            return summed_out
+        raise ValueError(
+            f"{run} was trained with --condition: say which class, --label 0 to {vae.num_classes - 1}, for P(X | Y)"
+        )
+    return vae.given(label)
+
+
+def check_no_label(run: str | os.PathLike, label: int | None) -> None:
+    """Refuse a label for a run that has none."""
+    if label is not None:
+        raise ValueError(f"--label {label}: {run} was trained without --condition; leave it out, or train with it")
+
+
+def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
     """Load the data of a run: the same splits, in the form that it was trained on.
+
+    Args:
+        run: The run folder.
+        label: Only those of this class.
 
     Raises:
         FileNotFoundError: When it is no run folder, or its data are gone.
-        ValueError: When its configuration is broken, or its data have changed.
+        ValueError: When its configuration is broken, or its data have changed, or none is of the class.
     """
     path = Path(run) / CONFIG
     if not path.exists():
@@ -76,11 +116,16 @@ def run_data(run: str | os.PathLike) -> Data:
     try:
         config = yaml.safe_load(path.read_text())
         options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
-        options["missing"] = config.get("missing", False)
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no run's configuration ({' '.join(str(error).split())})") from None
     dataset = data.load(**options)
     check_same_data(Path(run), dataset)
+    if label is None:
+        return dataset
+    dataset = dataset.of_class(label)
+    if len(dataset.train) == 0 or len(dataset.test) == 0:
+        raise ValueError(f"--label {label}: {dataset.name} has no training or no test data of this class; name another")
     return dataset
 
 
@@ -115,14 +160,14 @@ def read_examples(
         raise ValueError(f"max_examples must be at least 1, got {max_examples}")
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
-    examples = _own(run, split or "test", seed) if data is None else _users(vae, data, levels, data_dir)
+    examples = _own(run, vae, split or "test", seed) if data is None else _users(run, vae, data, levels, data_dir)
     kept = slice(max_examples)
     labels = None if examples.labels is None else examples.labels[kept]
     return Examples(examples.x[kept], examples.split, examples.name, labels)
 
 
-def _own(run: Path, split: str, seed: int) -> Examples:
-    dataset = run_data(run)
+def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
+    dataset = run_data(run, vae.label)
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
         raise ValueError(f"--split {split}: the run has no such data; name another split")
@@ -133,17 +178,45 @@ def _own(run: Path, split: str, seed: int) -> Examples:
     return Examples(x, split, dataset.name, None if dataset.labels is None else dataset.labels[split])
 
 
-def _users(vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
+def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
+    source = read_like(run, vae, "data", name, levels=levels, data_dir=data_dir, missing=vae.missing)
+    return Examples(source.x, "all", name, source.y)
+
+
+def read_like(
+    run: Path, vae: VAE, option: str, name: str, *, levels: int | None, data_dir: str | None, missing: bool
+) -> Source:
+    """Read the user's data in the form that the run was trained on; of the model of one class, those of the class.
+
+    Raises:
+        ValueError: Naming the option, when they don't fit.
+    """
     config = vae.config or {}
-    source = data.read(
-        name, pixels=config["pixels"], levels=levels or config["levels"], missing=vae.missing, data_dir=data_dir
-    )
+    how = {"pixels": config["pixels"], "levels": levels or config["levels"]}
+    source = of_class(read_source(run, name, **how, missing=missing, data_dir=data_dir), vae.label)
     if source.x.shape[1] != math.prod(config["x_shape"]):
         raise ValueError(
-            f"--data {name} holds examples of {size(source.shape)}, but the run was trained on "
+            f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
             f"{size(config['x_shape'])}; bring them to that size"
         )
-    return Examples(source.x, "all", name, source.y)
+    return source
+
+
+def read_source(run: Path, name: str, **how: Any) -> Source:
+    """Read the user's data, without the column of labels where the run was trained with one."""
+    path = run / CONFIG
+    condition = (yaml.safe_load(path.read_text()) or {}).get("condition") if path.exists() else None
+    return data.read(name, condition=condition, **how)
+
+
+def of_class(source: Source, label: int | None) -> Source:
+    """Return the data of one class, where labels are known; data without labels are all taken to be of it."""
+    if label is None or source.y is None:
+        return source
+    rows = source.y == label
+    if not rows.any():
+        raise ValueError(f"--label {label}: none of the data are of this class; name another")
+    return replace(source, x=source.x[rows], y=source.y[rows])
 
 
 def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:

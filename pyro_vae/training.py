@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import (
     bfloat16_products,
     check_bfloat16,
@@ -28,6 +30,8 @@ from pyro_vae.devices import (
 from pyro_vae.distributed import Processes
 from pyro_vae.objectives import check_objective, elbo_terms
 from pyro_vae.optim import FusedOptim
+from pyro_vae.program import Data
+from pyro_vae.semi_supervised import SummedOutELBO
 from pyro_vae.vae import VAE
 
 Row = dict[str, float]
@@ -54,7 +58,9 @@ class Training:
     Args:
         vae: The model and guide to train, in place.
         x: Training data, (N, D). Moved to the device as a whole.
+        y: Their labels, (N,), -1 where unknown, for a :class:`pyro_vae.ConditionalVAE`. Default: all unknown.
         validation: Held-out data, (M, D), to follow the training and to stop early by.
+        validation_y: Their labels. Where any is unknown, all are taken to be.
         draw: Makes a random version of each training batch, such as ``torch.bernoulli``.
         objective: One of Pyro's ELBO classes, or of ours. Default: ``Trace_ELBO``.
         epochs: How many times to go through the data. Default: 20, or as many more as make 5,000 steps.
@@ -73,6 +79,8 @@ class Training:
         compile: Record what the objective computes in the first step, and run that in the steps after it (see
             :class:`pyro_vae.compiled.CompiledELBO`): "on", "off", or "auto", where that can be done and the objective
             is one of Pyro's or ours.
+        classifier_weight: Of the mean of log q(y|x) over the known labels, for each datum, of a ``ConditionalVAE``: its
+            classifier learns from known labels by this alone. Kingma et al.'s alpha.
 
     Attributes:
         loss: What trains: the objective, or the compiled one.
@@ -93,7 +101,9 @@ class Training:
         vae: VAE,
         x: Tensor,
         *,
+        y: Tensor | None = None,
         validation: Tensor | None = None,
+        validation_y: Tensor | None = None,
         draw: Callable[[Tensor], Tensor] | None = None,
         objective: ELBO | None = None,
         epochs: int | None = None,
@@ -107,6 +117,7 @@ class Training:
         device: str = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
         compile: Literal["auto", "on", "off"] = "auto",
+        classifier_weight: float = 1.0,
     ):
         _require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         _require(batch_size <= len(x), "batch_size", f"at most the number of training data, {len(x)}", batch_size)
@@ -119,6 +130,7 @@ class Training:
         _require(patience is None or patience >= 1, "patience", "at least 1", patience)
         _require(precision in ("float32", "bfloat16"), "precision", '"float32" or "bfloat16"', precision)
         _require(compile in ("auto", "on", "off"), "compile", '"auto", "on" or "off"', compile)
+        _require(0 <= classifier_weight < math.inf, "classifier_weight", "a number of at least 0", classifier_weight)
         held_out = validation is not None and len(validation) > 0
         if patience is not None and not held_out:
             raise ValueError(f"patience={patience} needs validation data to stop by, but none came")
@@ -134,10 +146,14 @@ class Training:
             vae.check(validation)
         self.vae = vae.to(self.device)
         self.x = x.to(self.device)
+        self.y = _labels(vae, x, y, self.device)
         self.draw = draw or _as_it_is
         # What the metrics of an epoch are measured on: without validation data, some of the training data.
         self.probe = validation.to(self.device) if validation is not None and held_out else self.x[:1000]
         self.probe_draw = _as_it_is if held_out else self.draw
+        self.probe_y = self.y[:1000] if self.y is not None else None
+        if self.y is not None and held_out:
+            self.probe_y = _labels(vae, self.probe, validation_y, self.device)
 
         self.epochs, self.batch_size, self.seed, self.patience = epochs, batch_size, seed, patience
         self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
@@ -145,11 +161,15 @@ class Training:
         self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
         objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
         _require(objective.num_particles >= 1, "num_particles", "at least 1", objective.num_particles)
-        check_objective(objective, vae.model, vae.guide, self.x)
+        if self.y is not None and (self.y == UNKNOWN).any():
+            objective = _summed_out(objective, vae)
+        check_objective(objective, vae.model, vae.guide, self.x if self.y is None else (self.x, self.y))
         self.objective: Any = objective
         self.compile, self.not_compiled = compile, ""
         known = type(objective).__module__.partition(".")[0] in ("pyro", "pyro_vae")
         self.loss: Any = CompiledELBO(objective) if compile == "on" or (compile == "auto" and known) else objective
+        self.classifier_weight = classifier_weight
+        self.labelled = torch.empty(0) if self.y is None else (self.y != UNKNOWN).nonzero()[:, 0]
         self._weight = 1.0  # what this process's share of the batch counts
         self._losses: list[Tensor] = []  # that were not looked at yet
         self._names: Any = {"params": {}, "constraints": {}}  # Pyro's, of the weights
@@ -213,11 +233,11 @@ class Training:
             batches = order.split(self.batch_size)
             for step, rows in enumerate(batches):
                 share, self._weight = self.processes.share(rows)
-                batch = self.draw(self.x.index_select(0, share))
+                batch = self._batch(share)
                 self.optim.lr = self._lr_at(self.epoch + step / len(batches))
                 # Pyro's losses are sums over the batch, so the bound on one datum's gradient scales with it.
                 self.optim.clip_norm = None if self.clip_norm is None else self.clip_norm * len(rows)
-                self.svi.step(batch)
+                self.svi.step(*batch)
                 if self.average:
                     self.average.update_parameters(self.vae)
                 if (step + 1) % self.look_every and step + 1 < len(batches):
@@ -225,18 +245,18 @@ class Training:
                 losses = self._take_losses()
                 for number, loss in enumerate(losses, step + 2 - len(losses)):
                     if not math.isfinite(loss):
-                        raise NonFiniteLoss(self._diagnosis(number, loss, total, batch))
+                        raise NonFiniteLoss(self._diagnosis(number, loss, total, batch[0]))
                     total += loss
                 if on_step:
                     on_step(step + 1, len(batches), loss / len(rows))
         if not all(p.isfinite().all() for p in self.vae.parameters()):
-            raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, total, batch))
+            raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, total, batch[0]))
         self._check_agreement()
         seconds = time.perf_counter() - start
 
         self.epoch += 1
         with own_seed(self.seed, device=self.device):
-            probe = self.probe_draw(self.probe)
+            probe = with_labels(self.probe_draw(self.probe), self.probe_y)
         self.evaluated.eval()
         with pyro.get_param_store().scope():
             terms = elbo_terms(self.evaluated.model, self.evaluated.guide, probe, seed=self.seed)
@@ -261,7 +281,7 @@ class Training:
 
     @contextlib.contextmanager
     def stepping(self, seed: int = 0) -> Iterator[None]:
-        """Be ready for single steps, ``svi.step(batch)``, with random numbers of their own."""
+        """Be ready for single steps, ``svi.step(*batch)``, with random numbers of their own."""
         self.vae.train()
         keep_freed_memory()
         # The data were checked once; checking each batch again would only cost time.
@@ -275,15 +295,17 @@ class Training:
             warnings.filterwarnings("ignore", "Encountered NaN")  # it ends the training, with the reason
             yield
 
-    def _loss_and_grads(self, model: Callable, guide: Callable, batch: Tensor) -> float | Tensor:
+    def _loss_and_grads(self, model: Callable, guide: Callable, *batch: Tensor) -> float | Tensor:
         try:
-            loss = self.loss.loss_and_grads(model, guide, batch)
+            loss = self.loss.loss_and_grads(model, guide, *batch)
         except NotStatic as error:
             if self.compile == "on":
                 raise
             self.loss, self.not_compiled = self.objective, str(error)
-            loss = self.objective.loss_and_grads(model, guide, batch)
-        self._losses.append(torch.as_tensor(loss, dtype=batch.dtype, device=self.device))
+            loss = self.objective.loss_and_grads(model, guide, *batch)
+        if len(batch) > 1 and self.classifier_weight:
+            self._classifier_grads(*batch)
+        self._losses.append(torch.as_tensor(loss, dtype=batch[0].dtype, device=self.device))
         if self.processes.size > 1:  # the losses are summed over the processes along with the gradients
             self._losses[-1] = total = self._losses[-1].clone()
             self.optim.reduce = lambda gradients: self.processes.sum([total, *gradients], self._weight)
@@ -293,6 +315,22 @@ class Training:
         """Return the losses of the steps since the last call, which waits for the device."""
         losses, self._losses = torch.stack(self._losses).tolist(), []
         return losses
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        x = self.draw(self.x.index_select(0, rows))
+        return (x,) if self.y is None else (x, self.y[rows])
+
+    def _classifier_grads(self, x: Tensor, y: Tensor) -> None:
+        """Add the gradient of the classifier's own loss: few labels are seen in each step, not when their data are."""
+        size = len(x)
+        if len(self.labelled) < len(self.x):
+            if len(self.labelled) == 0:
+                return
+            rows = self.labelled[torch.randperm(len(self.labelled), device=self.device)[:size]]
+            x, y = self._batch(rows)
+        vae: Any = self.vae
+        loss = torch.nn.functional.cross_entropy(vae.class_logits(x), y)
+        (self.classifier_weight * size * loss).backward()
 
     def _check_agreement(self) -> None:
         if self.processes.size == 1:
@@ -309,8 +347,8 @@ class Training:
             return self.lr
         return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
-    def _diagnosis(self, step: int, loss: float, total: float, batch: Tensor) -> str:
-        if self.processes.any(bool((batch.isinf() if self.vae.missing else ~batch.isfinite()).any())):
+    def _diagnosis(self, step: int, loss: float, total: float, x: Tensor) -> str:
+        if self.processes.any(bool((x.isinf() if self.vae.missing else ~x.isfinite()).any())):
             cause = "the batch holds values that are not finite"
         else:
             mean = total / (step - 1) / self.batch_size if step > 1 else math.nan
@@ -395,6 +433,36 @@ def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
 def fingerprint(x: Tensor) -> str:
     """Return a hash of data, which differs where any of them, or their order, differs."""
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def with_labels(x: Tensor, y: Tensor | None) -> Data:
+    """Return the data as a program takes them: with their labels, (N,), if all are known, and else without."""
+    return x if y is None or bool((y == UNKNOWN).any()) else (x, y)
+
+
+def _labels(vae: VAE, x: Tensor, y: Tensor | None, device: torch.device) -> Tensor | None:
+    """Return the labels of some data, (N,); None for a VAE that takes none."""
+    if not isinstance(vae, ConditionalVAE):
+        if y is not None:
+            raise ValueError("y: labels are for a ConditionalVAE, as build(..., num_classes=...) makes; leave them out")
+        return None
+    if y is None:
+        return torch.full((len(x),), UNKNOWN, device=device)
+    if y.shape != (len(x),):
+        raise ValueError(f"y: expected one label for each of the {len(x)} data, got shape {tuple(y.shape)}")
+    vae.check_labels(y)
+    return y.to(device)
+
+
+def _summed_out(objective: ELBO, vae: Any) -> ELBO:
+    """Return the objective for data of which some labels are unknown; a prior alone sums them out by itself."""
+    if vae.classifier is None:
+        return objective
+    if type(objective) is not Trace_ELBO:
+        raise ValueError(
+            f"objective: {type(objective).__name__} needs all labels; where some are unknown, Trace_ELBO sums them out"
+        )
+    return SummedOutELBO(vae.class_logits, num_particles=objective.num_particles)
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -70,9 +70,10 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.missing = missing
         self.config: dict | None = None  # how `build` made it, for `save`
+        self.label: int | None = None  # the class that it is the model of, as part of a conditional one
         self._name = _UniqueName()
 
-    def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+    def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """p(x, z): sample z and x, or condition on ``x``, (B, D); without x, generate ``size`` data."""
         self._register("prior", "decoder", "likelihood")
         with pyro.plate("data", size if x is None else len(x), dim=-1):
@@ -94,7 +95,7 @@ class VAE(nn.Module):
         x = _fill_from_column(x) if self.missing else x
         self.prior.initialize(x)
         self.likelihood.initialize(x)
-        for module in self.encoder.modules():
+        for module in self.modules():
             if isinstance(module, Standardize):
                 module.initialize(x)
         raw = self.likelihood.initial_raw(x)

@@ -11,6 +11,7 @@ from pyro_vae.data import pixels as _pixels
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
+from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
 from pyro_vae.data.source import Source
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
@@ -35,8 +36,10 @@ class Data:
         pixels: The form that the data are in: "binarized", "threshold", "grey", "levels", "dequantized" or "raw".
         draw: Makes a fresh random version of a batch of ``train``, by torch's default generator on the batch's
             device; None where nothing is random.
-        labels: Class labels of "train", "validation" and "test", as long tensors; None if unknown.
+        labels: Class labels of "train", "validation" and "test", as long tensors; None if unknown. Where the data are
+            conditioned on them, -1 marks single unknown ones.
         columns: The names of a table's columns; None if unknown.
+        num_classes: How many classes there are, of data that are conditioned on their labels.
     """
 
     name: str
@@ -49,6 +52,18 @@ class Data:
     draw: Callable[[Tensor], Tensor] | None
     labels: dict[str, Tensor] | None
     columns: tuple[str, ...] | None
+    num_classes: int | None = None
+
+    def of_class(self, label: int) -> "Data":
+        """Return the data of one class, where labels are known; otherwise all."""
+        if self.labels is None:
+            return self
+        rows = {split: y == label for split, y in self.labels.items()}
+        return replace(
+            self,
+            **{split: getattr(self, split)[of] for split, of in rows.items()},
+            labels={split: y[rows[split]] for split, y in self.labels.items()},
+        )
 
 
 def load(
@@ -60,6 +75,8 @@ def load(
     test: float | None = None,
     levels: int | None = None,
     missing: bool = False,
+    condition: str | None = None,
+    num_labels: int | None = None,
     data_dir: str | None = None,
 ) -> Data:
     """Load a data set into memory and split it into training, validation and test data.
@@ -81,6 +98,10 @@ def load(
             have, or 0.1.
         levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
         missing: Take data with blanks: NaN, in a .csv file also empty cells and NA.
+        condition: What to condition on, P(X | Y): "label" for the labels that the data have, in a .csv file the name of
+            a column. Labels are classes 0, 1, 2, …, or -1 (in a .csv file also a blank) where unknown.
+        num_labels: Forget the labels of all training data but so many, balanced over the classes, and of all validation
+            data, to see what few labels are worth. Default: keep all.
         data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
             variable PYRO_VAE_DATA, or ~/.cache/pyro_vae.
 
@@ -100,7 +121,14 @@ def load(
         ((1, 8, 8), 17)
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing)
+    if num_labels is not None and condition is None:
+        raise ValueError(f"num_labels={num_labels}: there are no labels to keep without --condition label; add it")
+    source = _read(data, data_dir, missing, condition, required=True)
+    if condition is not None and source.y is None:
+        raise ValueError(
+            f"condition={condition!r}: expected data with labels, but {data!r} has none: save them as array y of a "
+            ".npz file with as many rows, or name a column of a .csv file"
+        )
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
     levels = levels or source.levels
@@ -119,6 +147,14 @@ def load(
         _pixels.check(data, x, pixels, levels)
     train, valid, held_out, labels = _split(data, source, validation, test)
     train, valid, held_out = (_pixels.prepare(x, pixels, levels) for x in (train, valid, held_out))
+    num_classes = None
+    if condition is not None:
+        if labels is None:
+            raise ValueError(f"condition={condition!r}: expected labels of the test data too, y_test; add them")
+        num_classes = count_classes(condition, torch.cat([*labels.values()]))
+        if num_labels is not None:
+            unknown = torch.full_like(labels["validation"], UNKNOWN)
+            labels = labels | {"train": keep_labels(labels["train"], num_labels), "validation": unknown}
     return Data(
         name=data,
         train=train,
@@ -130,11 +166,18 @@ def load(
         draw=_pixels.draw_from(pixels, levels, missing),
         labels=labels,
         columns=source.columns,
+        num_classes=num_classes,
     )
 
 
 def read(
-    data: str, *, pixels: str, levels: int | None = None, missing: bool = False, data_dir: str | None = None
+    data: str,
+    *,
+    pixels: str,
+    levels: int | None = None,
+    missing: bool = False,
+    condition: str | None = None,
+    data_dir: str | None = None,
 ) -> Source:
     """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
 
@@ -144,6 +187,7 @@ def read(
         levels: The number of grey levels. Values that all lie in [0, 1] already are taken as they are where the
             form is binarized, threshold or grey, unless the format itself has levels.
         missing: Take data with blanks, as for :func:`load`.
+        condition: A column of a .csv file that holds labels; a file without it has none.
         data_dir: The folder that mnist and its relatives are kept in.
 
     Returns:
@@ -159,7 +203,7 @@ def read(
         torch.Size([1797, 64])
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing)
+    source = _read(data, data_dir, missing, condition, required=False)
     x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
     in_unit_interval = not bool(((x < 0) | (x > 1)).any())
     if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
@@ -186,7 +230,7 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
         )
 
 
-def _read(data: str, data_dir: str | None, missing: bool) -> Source:
+def _read(data: str, data_dir: str | None, missing: bool, condition: str | None, required: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
     path = Path(data).expanduser()
@@ -204,6 +248,8 @@ def _read(data: str, data_dir: str | None, missing: bool) -> Source:
         )
     if path.stat().st_size == 0:
         raise ValueError(f"data={data!r}: expected data, but the file is empty; write it again")
+    if path.suffix.lower() == ".csv" and condition is not None:
+        return take_labels(data, read_csv(data, path, missing=True), condition, missing, required)
     return _READERS[path.suffix.lower()](data, path, missing)
 
 

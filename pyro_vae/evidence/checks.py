@@ -103,7 +103,7 @@ def check_data(model: Program, x: Data) -> None:
         )
     first = arguments(x)[0]
     with quiet(model, first, seed=0):
-        width = model(None, 1).shape[1:]
+        width = model(size=1).shape[1:]
     if first.shape[1:] != width:
         raise ValueError(f"x has rows of shape {tuple(first.shape[1:])}, but the model's data have {tuple(width)}")
     likelihood.check(likelihood.fill(first) if takes_blanks(model) else first)

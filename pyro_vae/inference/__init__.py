@@ -1,6 +1,7 @@
 """What a trained model is used for: one duty each, for any Pyro model and guide with one data plate."""
 
 from pyro_vae.inference.augment import augment
+from pyro_vae.inference.classify import Classes, ClassScores, classify, score_classes
 from pyro_vae.inference.generate import Decoded, decode, reconstruct, sample, tempered
 from pyro_vae.inference.gibbs import gibbs
 from pyro_vae.inference.impute import Imputation, MissingLogProb, impute, log_prob_missing
@@ -9,6 +10,8 @@ from pyro_vae.inference.score import Scores, auroc, conformal_p_value, score
 from pyro_vae.inference.walks import interpolate, manifold, traverse
 
 __all__ = [
+    "ClassScores",
+    "Classes",
     "Decoded",
     "Imputation",
     "Latents",
@@ -16,6 +19,7 @@ __all__ = [
     "Scores",
     "augment",
     "auroc",
+    "classify",
     "conformal_p_value",
     "decode",
     "encode",
@@ -27,6 +31,7 @@ __all__ = [
     "reconstruct",
     "sample",
     "score",
+    "score_classes",
     "tempered",
     "traverse",
 ]

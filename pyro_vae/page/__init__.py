@@ -8,13 +8,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pyro_vae.checkpoint import load
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
 from pyro_vae.page import content
 from pyro_vae.page.facts import read_json, settings
 from pyro_vae.run_folder import CONFIG, SUMMARY
-from pyro_vae.trained import run_data
+from pyro_vae.trained import load_run, run_data
 
 __all__ = ["report"]
 
@@ -22,7 +21,7 @@ HERE = Path(__file__).parent
 NUM_CHECKED, NUM_GRADIENTS = 32, 50  # a few seconds' work
 
 
-def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0) -> str:
+def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: int | None = None) -> str:
     """Return a run as an HTML page: its figures, pictures and settings, and an explorer of its latent space.
 
     The page asks for nothing from anywhere, and its security policy forbids that it could. What the run's files
@@ -32,6 +31,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0) -> str:
         run: The run folder.
         check: Check the equations of the derivation on some test data, which takes a few seconds.
         seed: Of the samples that are shown.
+        label: Of a conditional run: the class y, for P(X | Y = y).
 
     Returns:
         The page.
@@ -51,7 +51,8 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0) -> str:
         '<!DOCTYPE html>'
     """
     run = Path(run)
-    vae, dataset, summary = load(run), run_data(run), read_json(run / SUMMARY)
+    vae, summary = load_run(run, label), read_json(run / SUMMARY)
+    dataset = run_data(run, label)
     x = dataset.test[: content.EXAMPLES]
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)

@@ -1,0 +1,178 @@
+"""P(Y | X) of examples by Bayes' rule: ``python -m pyro_vae.classify RUN --data FILE``."""
+
+import importlib.metadata
+import json
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checkpoint import load, write_file
+from pyro_vae.cli import Parser, command
+from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.devices import resolve_device
+from pyro_vae.evidence.checks import check_count, check_data
+from pyro_vae.evidence.result import standard_error
+from pyro_vae.inference import Classes, classify, score_classes
+from pyro_vae.trained import (
+    Examples,
+    add_data_arguments,
+    add_out_arguments,
+    add_run_arguments,
+    new_folder,
+    progress_bar,
+    read_examples,
+    to_csv,
+)
+
+NAME = "classify"
+
+
+def parser() -> Parser:
+    """Return the parser."""
+    parser = Parser(
+        prog="python -m pyro_vae.classify",
+        description="P(Y | X) of examples by Bayes' rule, from log P(X, Y) of each class of a run with --condition. "
+        "Its accuracy where labels are known.",
+    )
+    add_run_arguments(parser, label=False)
+    add_data_arguments(parser)
+    parser.add_argument("--num_samples", type=int, default=100, help="Samples K for each example and class.")
+    add_out_arguments(parser, NAME)
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Classify examples, and leave the files in a folder."""
+    args = parser().parse_args(argv)
+    run, device = Path(args.run), resolve_device(args.device)
+    vae = load(run).to(device)
+    if not isinstance(vae, ConditionalVAE):
+        raise ValueError(f"{run} was trained without labels; train with --condition label for P(Y | X)")
+    folder = new_folder(args.out, run, NAME, args.overwrite)
+    check_count(num_samples=args.num_samples)
+    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
+    examples = read_examples(run, vae, **chosen)
+    classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
+    summary = summarize(vae, examples, classes) | {"seed": args.seed, "device": str(device), "seconds": seconds}
+    folder.mkdir(parents=True, exist_ok=True)
+    # The summary goes first and comes last: where it is, it belongs to the other file.
+    (folder / "classes.json").unlink(missing_ok=True)
+    write_file(folder / "classes.csv", by_example(vae, examples, classes))
+    write_file(folder / "classes.json", json.dumps(summary, indent=2) + "\n")
+    show(summary)
+    print(f"results     {folder}  (classes.csv for each example, classes.json)")
+
+
+def run_classify(
+    vae: ConditionalVAE, examples: Examples, num_samples: int, seed: int, device: torch.device
+) -> tuple[Classes, float]:
+    """Estimate log P(x, y) of all classes, on the CPU in the end; return also the seconds that it took."""
+    check_data(vae.model, examples.x)
+    kind = "" if examples.split == "all" else f"{examples.split} "
+    print(f"data        {examples.name}: {len(examples.x):,} {kind}examples, {vae.num_classes} classes")
+    print(f"estimator   importance sampling, {num_samples:,} samples for each example and class, on {device}")
+    start = time.monotonic()
+    with progress_bar("P(Y | X)") as progress:
+        found = classify(vae, examples.x.to(device), num_samples=num_samples, seed=seed, progress=progress)
+    classes = Classes(found.log_joint.cpu(), found.se.cpu(), found.khat.cpu(), num_samples)
+    return classes, round(time.monotonic() - start, 3)
+
+
+def known_labels(vae: ConditionalVAE, examples: Examples) -> Tensor | None:
+    """Return the examples' labels, (N,), with -1 for what is no class of the model; None where none is known."""
+    if examples.labels is None:
+        return None
+    y = torch.where(examples.labels < vae.num_classes, examples.labels, UNKNOWN)
+    return y if bool((y != UNKNOWN).any()) else None
+
+
+def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict[str, Any]:
+    """Return the figures of the whole set: nats per example, with standard errors over examples."""
+    y = known_labels(vae, examples)
+    figures = {"log_evidence": classes.log_evidence}
+    if y is not None:
+        joint, given = log_joint_and_given(vae, classes, y)
+        figures |= {"log_evidence_given_label": given[y != UNKNOWN], "log_joint": joint[y != UNKNOWN]}
+    trusted = classes.khat.gather(1, classes.label[:, None])[:, 0] < classes.threshold
+    summary: dict[str, Any] = {
+        "split": examples.split,
+        "data": examples.name,
+        "pixels": (vae.config or {}).get("pixels"),
+        "num_examples": len(examples.x),
+        "num_classes": vae.num_classes,
+        "num_samples": classes.num_samples,
+        "estimator": "importance",
+    }
+    for name, values in figures.items():
+        summary |= {name: values.mean().item(), f"{name}_se": standard_error(values) if len(values) > 1 else None}
+    scores = None if y is None else score_classes(classes.log_probs, y)
+    if scores is not None:
+        summary["classification"] = asdict(scores)
+    protocol = (
+        f"log P(X, Y) of each class: log of the mean of K = {classes.num_samples} importance weights drawn from the "
+        "encoder's q(z|x, y), in expectation a lower bound; log P(X) is their log-sum-exp, P(Y|X) their ratios; mean "
+        "and standard error over examples"
+    )
+    return summary | {
+        "khat_above_threshold": (~trusted).double().mean().item(),
+        "units": "nats per example",
+        "protocol": protocol,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+    }
+
+
+def log_joint_and_given(vae: ConditionalVAE, classes: Classes, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log P(x, y) and log P(x | y) of each example with its label, (N,) each; NaN where that is unknown."""
+    at = y.clamp(min=0)
+    joint = classes.log_joint.gather(1, at[:, None])[:, 0].masked_fill(y == UNKNOWN, torch.nan)
+    return joint, joint - vae.class_probs.cpu().double().log()[at]
+
+
+def by_example(vae: ConditionalVAE, examples: Examples, classes: Classes) -> str:
+    """Return a row for each example, in their order, as CSV."""
+    columns: dict[str, Tensor] = {"index": torch.arange(len(examples.x)), "predicted": classes.label}
+    y = known_labels(vae, examples)
+    if y is not None:
+        columns["label"] = y
+    columns |= {f"p_{c}": column for c, column in enumerate(classes.log_probs.exp().T)}
+    columns["log_evidence"] = classes.log_evidence
+    if y is not None:
+        columns["log_joint"], columns["log_evidence_given_label"] = log_joint_and_given(vae, classes, y)
+    at = classes.label[:, None]
+    columns |= {"se": classes.se.gather(1, at)[:, 0], "khat": classes.khat.gather(1, at)[:, 0]}
+    return to_csv(columns)
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the figures."""
+
+    def figure(name: str) -> str:
+        se = summary[f"{name}_se"]
+        return f"{summary[name]:.2f}" + ("" if se is None else f" ± {se:.2f}")
+
+    if "log_evidence_given_label" in summary:
+        print(f"log P(X|Y)  {figure('log_evidence_given_label')} nats per example, of each example's own class")
+        print(f"log P(X, Y) {figure('log_joint')}")
+    print(f"log P(X)    {figure('log_evidence')} nats per example, summed over the classes")
+    found = summary.get("classification")
+    if found is not None:
+        print(
+            f"P(Y|X)      right in {100 * found['accuracy']:.2f} ± {100 * found['accuracy_se']:.2f} % of "
+            f"{found['num_examples']:,} examples; log P(Y|X) {found['log_score']:.3f} ± {found['log_score_se']:.3f} "
+            f"nats; calibration error {found['calibration_error']:.3f}"
+        )
+    if summary["khat_above_threshold"]:
+        part = 100 * summary["khat_above_threshold"]
+        print(f"k-hat       of the likeliest class not below its threshold in {part:.0f} %: more --num_samples")
+
+
+if __name__ == "__main__":
+    main()
