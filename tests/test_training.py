@@ -129,6 +129,18 @@ def test_the_recorded_optimiser_takes_torchs_steps(options):
         assert torch.equal(a, b)
 
 
+def test_moments_do_not_decay_into_denormal_numbers():
+    weights = torch.ones(2, requires_grad=True)
+    optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3, "fused": True})
+    for step in range(1500):
+        weights.grad = torch.tensor([1.0, float(step == 0)])
+        optim([weights])
+        moment = optim.state_of(weights)["exp_avg"][1].item()
+        assert moment == 0 or moment > torch.finfo(torch.float32).tiny
+    assert moment == 0
+    assert optim.state_of(weights)["exp_avg"][0].item() == pytest.approx(1)
+
+
 def test_clipping_bounds_the_gradient():
     # One step of plain gradient descent moves the weights by lr times the clipped gradient.
     vae = make_vae()
