@@ -11,6 +11,7 @@ import time
 import torch
 
 import pyro_vae
+from pyro_vae.data.pixels import binarize
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.training import Training
 
@@ -21,14 +22,14 @@ def trained(x: torch.Tensor, test: torch.Tensor, **options: object) -> tuple[flo
     vae = pyro_vae.build((1, 28, 28))
     vae.initialize(x)
     start = time.perf_counter()
-    pyro_vae.fit(vae, x, draw=torch.bernoulli, **options)
+    pyro_vae.fit(vae, x, draw=binarize, **options)
     took = time.perf_counter() - start
     reconstruction, kl = elbo_terms(vae.eval().model, vae.guide, test, seed=0)
     return (reconstruction - kl).mean().item(), took
 
 
 def many_steps(x: torch.Tensor, steps: int = 10_000, parts: int = 10) -> None:
-    training = Training(pyro_vae.build((1, 28, 28)), x, draw=torch.bernoulli)
+    training = Training(pyro_vae.build((1, 28, 28)), x, draw=binarize)
     print(f"\n{steps:,} steps in {parts} parts: {'ms a step':>12}{'peak memory, MB':>18}{'recordings':>12}")
     for part in range(parts):
         chosen = torch.randint(len(x), (steps // parts, 128))
@@ -36,7 +37,7 @@ def many_steps(x: torch.Tensor, steps: int = 10_000, parts: int = 10) -> None:
             times = []
             for rows in chosen:
                 start = time.perf_counter()
-                training.svi.step(x[rows].bernoulli_())
+                training.svi.step(training.draw(x[rows]))
                 times.append(time.perf_counter() - start)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{'':27}{1e3 * statistics.median(times):>12.3f}{peak:>18,.0f}{training.loss.traces:>12}", flush=True)

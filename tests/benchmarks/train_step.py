@@ -2,6 +2,7 @@
 
     python tests/benchmarks/train_step.py [--repeats 5] [--steps 200] [--device cuda]
     python tests/benchmarks/train_step.py --race       # the time from a cold start to a test ELBO of -110 nats
+    python tests/benchmarks/train_step.py --profile    # where the time of the compiled step goes
 
 All train 784-400-20-400-784 on MNIST in memory (uniform noise where there is none), with batches of 128
 gathered at random and Adam at 1e-3; `peers.py` has the programs. They take turns in one process; the figures are
@@ -10,7 +11,9 @@ in a process of its own, started after the other, with imports, reading MNIST an
 """
 
 import argparse
+import cProfile
 import os
+import pstats
 import statistics
 import subprocess
 import sys
@@ -83,6 +86,24 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{name:<32}{1000 * median:>10.2f}{loss:>10}   {ratios}")
 
 
+def profile(options: argparse.Namespace) -> None:
+    from peers import ours
+
+    run, _ = ours(images(options.device)[0])
+    run(100)
+    profiler = cProfile.Profile()
+    profiler.runcall(run, options.steps)
+    rows = pstats.Stats(profiler).get_stats_profile().func_profiles
+    print(f"{'calls a step':>12}{'us a step':>11}   of {1e6 * profiler_total(rows) / options.steps:,.0f}")
+    for name, row in sorted(rows.items(), key=lambda item: -item[1].tottime)[:16]:
+        calls = int(str(row.ncalls).split("/")[0]) / options.steps
+        print(f"{calls:>12.0f}{1e6 * row.tottime / options.steps:>11.0f}   {name}")
+
+
+def profiler_total(rows: dict) -> float:
+    return sum(row.tottime for row in rows.values())
+
+
 def race(options: argparse.Namespace) -> None:
     from peers import PEERS
 
@@ -124,6 +145,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", help="Peers whose name contains one of these.")
     parser.add_argument("--race", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--lap", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    (lap if options.lap else race if options.race else compare)(options)
+    (lap if options.lap else race if options.race else profile if options.profile else compare)(options)
