@@ -1,13 +1,13 @@
 """The command line: what it writes, what it refuses, and how it survives being killed."""
 
+import contextlib
 import csv
+import io
 import json
-import os
+import multiprocessing
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyro
@@ -101,31 +101,34 @@ def test_a_finished_run_can_be_trained_longer(run, tmp_path):
     assert yaml.safe_load((tmp_path / "short" / "config.yaml").read_text())["epochs"] == 4
 
 
+def silently(arguments):
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(*arguments)
+
+
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
     """Ten times at a random moment, with a real process and the signal that can't be caught."""
+    # One process imports everything, and the others are copies of it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_train_command", "matplotlib.pyplot", "sklearn.datasets"])
     options = ["--epochs", "150", "--hidden_dims", "[32]", "--ema_decay", "0.99", "--batch_size", "50"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pyro_vae.train"]
-    subprocess.run([*command, *options, "--run", tmp_path / "whole"], check=True, env=environment, capture_output=True)
+    silently([*options, "--run", tmp_path / "whole"])
     moments, kills = random.Random(0), 0
     run = tmp_path / "broken"
-    first = [*options, "--run", run]
     while kills < 10:
-        arguments = ["--resume", run] if (run / "config.yaml").exists() else first
-        process = subprocess.Popen(
-            [*command, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        # Past the imports it is somewhere in training, in writing a checkpoint, or in writing the results.
-        process.stdout.readline()
-        time.sleep(moments.uniform(0, 1.2))
-        finished = process.poll() is not None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        arguments = ["--resume", run] if (run / "config.yaml").exists() else [*options, "--run", run]
+        process = context.Process(target=silently, args=(arguments,))
+        process.start()
+        # It is somewhere before, in or after training, or in writing a checkpoint or the results.
+        process.join(moments.uniform(0.3, 1.5))
+        finished = not process.is_alive()
+        process.kill()
+        process.join()
         kills += 1
         if finished:
             break
     if not (run / "model.safetensors").exists():
-        subprocess.run([*command, "--resume", str(run)], check=True, env=environment, capture_output=True)
+        silently(["--resume", run])
     assert kills == 10
     for name in ("model.safetensors", "checkpoint/state.safetensors"):
         whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
