@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
             summary = run_folder.finish(run, vae, dataset, training, facts)
             if training.not_compiled:
-                print(f"compiled    no: {training.not_compiled}")
+                print(f"compiled    no, since {training.not_compiled}")
             _conclude(run, vae, dataset, summary)
 
 

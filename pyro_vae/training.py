@@ -301,7 +301,7 @@ class Training:
         except NotStatic as error:
             if self.compile == "on":
                 raise
-            self.loss, self.not_compiled = self.objective, str(error)
+            self.loss, self.not_compiled = self.objective, str(error.__cause__)
             loss = self.objective.loss_and_grads(model, guide, *batch)
         if len(batch) > 1 and self.classifier_weight:
             self._classifier_grads(*batch)
