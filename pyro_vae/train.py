@@ -23,7 +23,7 @@ from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import own_seed
 from pyro_vae.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.progress import TrainingProgress
-from pyro_vae.training import Row, Training
+from pyro_vae.training import Row, Training, default_batch_size
 from pyro_vae.vae import VAE
 
 PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
@@ -135,6 +135,8 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             vae.initialize(train, labels.get("train"))
         else:
             vae.initialize(train)
+    if config.batch_size is None:
+        config.batch_size = default_batch_size(dataset.train)
     steps = -(-len(dataset.train) // max(config.batch_size, 1))
     objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     settings = (

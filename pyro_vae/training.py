@@ -64,7 +64,8 @@ class Training:
         draw: Makes a random version of each training batch, such as ``torch.bernoulli``.
         objective: One of Pyro's ELBO classes, or of ours. Default: ``Trace_ELBO``.
         epochs: How many times to go through the data. Default: 20, or as many more as make 5,000 steps.
-        batch_size: How many data in each step. The last batch of an epoch may be smaller.
+        batch_size: How many data in each step. The last batch of an epoch may be smaller. Default: 128, or all the
+            data where they are fewer.
         lr: Adam's learning rate, at the start.
         lr_schedule: "constant", or "cosine": down to zero over all epochs along half a cosine.
         clip_norm: Bound on the norm of the gradient for one datum (nats). Default: none.
@@ -107,7 +108,7 @@ class Training:
         draw: Callable[[Tensor], Tensor] | None = None,
         objective: ELBO | None = None,
         epochs: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         lr: float = 1e-3,
         lr_schedule: Literal["constant", "cosine"] = "constant",
         clip_norm: float | None = None,
@@ -119,6 +120,7 @@ class Training:
         compile: Literal["auto", "on", "off"] = "auto",
         classifier_weight: float = 1.0,
     ):
+        batch_size = default_batch_size(x) if batch_size is None else batch_size
         _require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         _require(batch_size <= len(x), "batch_size", f"at most the number of training data, {len(x)}", batch_size)
         epochs = max(20, math.ceil(5000 / math.ceil(len(x) / batch_size))) if epochs is None else epochs
@@ -428,6 +430,11 @@ def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
         2
     """
     return list(Training(vae, x, **options).run())
+
+
+def default_batch_size(x: Tensor) -> int:
+    """Return how many data are in a step, where the user doesn't say."""
+    return min(128, len(x))
 
 
 def fingerprint(x: Tensor) -> str:

@@ -101,6 +101,24 @@ def test_a_finished_run_can_be_trained_longer(run, tmp_path):
     assert yaml.safe_load((tmp_path / "short" / "config.yaml").read_text())["epochs"] == 4
 
 
+def test_data_fewer_than_a_batch_are_one_batch(tmp_path):
+    np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(60, 3)), delimiter=",")
+    options = [
+        "--data",
+        tmp_path / "table.csv",
+        "--likelihood",
+        "Gaussian",
+        "--hidden_dims",
+        "[4]",
+        "--latent_dim",
+        "1",
+    ]
+    train(*options, "--epochs", "2", "--run", tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["batch_size"] == len(run_data(tmp_path / "run").train) < 60
+    train("--resume", tmp_path / "run", "--epochs", "3")
+
+
 def silently(arguments):
     with contextlib.redirect_stdout(io.StringIO()):
         train(*arguments)
