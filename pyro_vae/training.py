@@ -285,6 +285,7 @@ class Training:
     def stepping(self, seed: int = 0) -> Iterator[None]:
         """Be ready for single steps, ``svi.step(*batch)``, with random numbers of their own."""
         self.vae.train()
+        self._losses = []
         keep_freed_memory()
         # The data were checked once; checking each batch again would only cost time.
         with (
