@@ -255,7 +255,7 @@ REFUSALS = [
     (["--data", "bytes.npy"], "--levels 256"),
     (["--data", "bytes.npy", "--likelihood", "Gaussian"], "--levels 256"),
     (["--data", "empty.npy"], "empty.npy"),
-    (["--data", "few.npy"], "batch_size"),
+    (["--data", "few.npy", "--batch_size", "128"], "batch_size"),
     (["--data", "cube.npy"], "cube.npy"),
     (["--data", "table.npy", "--likelihood", "Bernoulli", "--pixels", "raw"], "Bernoulli takes zeros and ones"),
     (["--data", "table.npy", "--likelihood", "Gaussian", "--network", "conv"], "network"),
