@@ -1,11 +1,28 @@
 """Programs with known answers, shared by the tests."""
 
+import arviz
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_vae.evidence import LinearGaussian
+
+ARVIZ_0 = arviz.__version__.startswith("0.")  # the line before DataTree
+
+
+def psislw(log_weights: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """ArviZ's smoothed and normalised log-weights, (K, B), and its k-hat, (B,)."""
+    by_datum = log_weights.double().T.numpy()
+    if ARVIZ_0:
+        smoothed, khat = arviz.psislw(by_datum)
+    else:
+        from arviz_stats.base import array_stats
+
+        # From 1.0 it takes log-likelihoods, of which leave-one-out weights are the inverses.
+        smoothed, khat = array_stats.psislw(-by_datum)
+    return smoothed.T, khat
 
 
 def linear_gaussian(x_dim: int = 6, z_dim: int = 2, noise: float = 1.0, seed: int = 0) -> LinearGaussian:

@@ -21,7 +21,7 @@ from pyro_vae.evidence import (
 )
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.priors import StandardNormal
-from tests.references import data_of, linear_gaussian, shifted_guide
+from tests.references import ARVIZ_0, data_of, linear_gaussian, psislw, shifted_guide
 
 EXACT = linear_gaussian()
 
@@ -102,16 +102,17 @@ def test_one_sample_has_no_known_error():
 # k-hat
 
 
-@pytest.mark.parametrize("num_samples", [10, 30, 100, 1000, 3333])
-@pytest.mark.parametrize("tail", [0.3, 1.0, 3.0, 300.0])
+# ArviZ's 1.x line refuses tails of less than five, rounds the length of a tail down, where we round it up as the paper
+# does, and has no floor below what float64 can hold: there, what is left to compare is where that makes no difference.
+@pytest.mark.parametrize("num_samples", [10, 30, 100, 1000, 3333] if ARVIZ_0 else [30, 100, 400, 10_000])
+@pytest.mark.parametrize("tail", [0.3, 1.0, 3.0, 300.0] if ARVIZ_0 else [0.3, 1.0, 3.0])
 def test_khat_is_that_of_arviz(num_samples, tail):
-    arviz = pytest.importorskip("arviz", minversion="0.20")
     generator = torch.Generator().manual_seed(num_samples)
     weights = tail * torch.randn(num_samples, 4, dtype=torch.float64, generator=generator)
-    weights[:, 1] = weights[:, 1].round()  # ties with the cutoff shorten the tail
     weights[:, 2] -= 1e4
-    expected = torch.as_tensor(arviz.psislw(weights.T.numpy())[1])
-    torch.testing.assert_close(khat(weights), expected, atol=1e-6, rtol=0)
+    if ARVIZ_0:
+        weights[:, 1] = weights[:, 1].round()  # ties with the cutoff shorten the tail
+    torch.testing.assert_close(khat(weights), torch.as_tensor(psislw(weights)[1]), atol=1e-6, rtol=0)
 
 
 def test_streamed_khat_is_that_of_all_the_weights():

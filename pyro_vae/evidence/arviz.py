@@ -88,26 +88,6 @@ def to_arviz(
     return _container(datasets)
 
 
-def psislw(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Smooth log-weights, (K, B), by ArviZ; return them normalised, and k-hat, (B,).
-
-    Example:
-        >>> psislw(torch.zeros(100, 1))[1]  # equal weights have no tail
-        tensor([inf], dtype=torch.float64)
-    """
-    import arviz
-
-    by_datum = log_weights.double().T.cpu().numpy()
-    if hasattr(arviz, "InferenceData"):
-        smoothed, khat = arviz.psislw(by_datum)
-    else:
-        from arviz_stats.base import array_stats
-
-        # From 1.0 it takes log-likelihoods, of which leave-one-out weights are the inverses.
-        smoothed, khat = array_stats.psislw(-by_datum)
-    return torch.as_tensor(smoothed).T, torch.as_tensor(khat)
-
-
 def _groups(model: Program, x: Data, z: dict[str, Tensor], num_draws: int) -> Groups:
     """Return the values of each group, (S, B, ...), and the observed data, (B, ...)."""
     given_z = dict(sample_sites(trace(model, x, num_draws, z)))
@@ -147,6 +127,6 @@ def _container(datasets: dict[str, Any]) -> Any:
     import arviz
     import xarray
 
-    if hasattr(arviz, "InferenceData"):
+    if arviz.__version__.startswith("0."):
         return arviz.InferenceData(**datasets)
-    return xarray.DataTree.from_dict(datasets)
+    return xarray.DataTree.from_dict(datasets)  # arviz.InferenceData is another name for it now
