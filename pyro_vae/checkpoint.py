@@ -1,7 +1,10 @@
 """Files of a model and of a training under way: safetensors, never pickle."""
 
+import contextlib
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
+from pyro_vae.data.source import one_line
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -112,6 +116,18 @@ def write_file(path: Path, content: bytes | str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def beside_the_figures(*paths: Path) -> Iterator[None]:
+    """Write what only shows figures that are safe already: where that fails, say why, and go on without it."""
+    try:
+        yield
+    except Exception as error:
+        for path in paths:
+            path.unlink(missing_ok=True)  # an earlier one would show other figures
+        names = ", ".join(path.name for path in paths)
+        print(f"warning: {names} could not be written ({type(error).__name__}: {one_line(error)})", file=sys.stderr)
 
 
 def _build(path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> VAE:

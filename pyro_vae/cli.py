@@ -1,10 +1,12 @@
 """What the command lines share: a parser with one-line errors, and the exit statuses."""
 
+import contextlib
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -26,7 +28,8 @@ def command(main: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> None:
         try:
-            main(argv)
+            with _warnings_as_lines():
+                main(argv)
         except BrokenPipeError:  # the reader of the output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from None
@@ -40,6 +43,17 @@ def command(main: Callable[..., Any]) -> Callable[..., None]:
             fail(_one_line(str(error)), status=1)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings without the place in the code that they come from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {_one_line(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def fail(message: str, status: int = 2) -> NoReturn:

@@ -26,12 +26,30 @@ def resolve_device(name: str) -> torch.device:
     return own_gpu(device) if device.type == "cuda" else device
 
 
-def check_bfloat16(device: torch.device) -> None:
-    """Warn of a processor that has no products in bfloat16: there, they are in float32, or slow."""
-    known: dict = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    has = [value for name, value in known.items() if "bf16" in name]
-    if has and not any(has):
-        warnings.warn("precision: this processor has no bfloat16; use float32", stacklevel=3)
+def rounds_to_bfloat16(device: torch.device) -> bool:
+    """Whether :func:`bfloat16_products` has an effect on a device, by a product that shows it.
+
+    What a processor lists among its capabilities does not tell: torch uses it on some processors only.
+    """
+    x = torch.full((256, 256), 1 + 2**-10, device=device)  # a bfloat16 here is 1, or 1 + 2**-7
+    with bfloat16_products():
+        return bool((x @ x == len(x)).all())
+
+
+def precision_on(device: torch.device, wanted: str) -> str:
+    """Return the precision that factors of products will have: that which is wanted, where the device has it.
+
+    Warns:
+        UserWarning: Where it is float32, though bfloat16 is wanted.
+    """
+    if wanted == "bfloat16" and not rounds_to_bfloat16(device):
+        warnings.warn(
+            f"precision: torch rounds no factors of matrix products to bfloat16 on this {device.type}; "
+            "they stay in float32, and are no faster",
+            stacklevel=3,
+        )
+        return "float32"
+    return wanted
 
 
 @contextlib.contextmanager

@@ -13,14 +13,14 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae.checkpoint import load, write_file
+from pyro_vae.checkpoint import beside_the_figures, load, write_file
 from pyro_vae.classify import by_example as classes_by_example
 from pyro_vae.classify import run_classify
 from pyro_vae.classify import show as show_classes
 from pyro_vae.classify import summarize as summarize_classes
 from pyro_vae.cli import Parser, command
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.devices import bfloat16_products, check_bfloat16, resolve_device
+from pyro_vae.devices import bfloat16_products, precision_on, resolve_device
 from pyro_vae.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.evaluation_report import (
     CURVE_EXAMPLES,
@@ -162,8 +162,7 @@ def main(argv: list[str] | None = None) -> None:
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
                 own, begin = own_share(examples.x.to(device))
-            if args.precision == "bfloat16":
-                check_bfloat16(device)
+            args.precision = precision_on(device, args.precision)
         if over_classes:
             if is_first():
                 _evaluate_classes(run, cast(ConditionalVAE, whole), args, device)
@@ -173,11 +172,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
                 estimate = evaluate(vae, own, args)
-            num_kept = min(args.num_samples or ESTIMATORS["importance"]["num_samples"], MAX_KEPT)
-            if is_first():
-                bounds = bound_against_k(vae, estimate, num_kept, args.seed)
-                arviz_file = to_netcdf(vae, estimate, num_kept, args.seed)
-            estimate = together(estimate, begin)
+            whole_estimate = together(estimate, begin)
         except KeyboardInterrupt:
             print("stopped; nothing was written")
             raise SystemExit(130) from None
@@ -185,15 +180,23 @@ def main(argv: list[str] | None = None) -> None:
             return
         seconds = round(time.monotonic() - start, 3)
         facts = {"seed": args.seed, "device": str(device), "seconds": seconds}
-        summary = summarize(vae, examples, estimate, reference(run, estimate.result) if args.data else None) | facts
-        # The summary goes first and comes last: where it is, it belongs to the other files.
-        (run / f"{args.name}.json").unlink(missing_ok=True)
-        write_file(run / f"{args.name}.csv", by_example(examples, estimate, summary))
-        write_file(run / f"{args.name}.nc", arviz_file)
-        draw(run / f"{args.name}.png", vae, estimate, bounds, summary)
-        write_file(run / f"{args.name}.json", json.dumps(summary, indent=2) + "\n")
-        show(estimate, summary)
-        print(f"run folder  {run}  ({args.name}.json, .csv for each example, .nc for ArviZ, .png)")
+        compared = reference(run, whole_estimate.result) if args.data else None
+        summary = summarize(vae, examples, whole_estimate, compared) | facts
+        csv_file, json_file, nc_file, picture = (run / f"{args.name}.{kind}" for kind in ("csv", "json", "nc", "png"))
+        # The summary goes first and comes last of the figures: where it is, it belongs to the others.
+        for path in (json_file, nc_file, picture):
+            path.unlink(missing_ok=True)
+        write_file(csv_file, by_example(examples, whole_estimate, summary))
+        write_file(json_file, json.dumps(summary, indent=2) + "\n")
+        show(whole_estimate, summary)
+        # The draws are of this process's own data, which a proposal may be fitted to.
+        num_kept = min(args.num_samples or ESTIMATORS["importance"]["num_samples"], MAX_KEPT)
+        with beside_the_figures(nc_file):
+            write_file(nc_file, to_netcdf(vae, estimate, num_kept, args.seed))
+        with beside_the_figures(picture):
+            draw(picture, vae, whole_estimate, bound_against_k(vae, estimate, num_kept, args.seed), summary)
+        beside = [what for path, what in ((nc_file, ".nc for ArviZ"), (picture, ".png")) if path.exists()]
+        print(f"run folder  {run}  ({', '.join([f'{args.name}.json', '.csv for each example', *beside])})")
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:

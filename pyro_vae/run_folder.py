@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import MODEL, STATE, save, save_training, write_file
+from pyro_vae.checkpoint import MODEL, STATE, beside_the_figures, save, save_training, write_file
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
@@ -62,8 +62,8 @@ def reopen(run: Path, config: str) -> None:
 
 
 def is_complete(run: Path, training: Training) -> bool:
-    """Whether the run's results were all written, the summary as the last of them, and are those of this training."""
-    if not (run / SUMMARY).exists():
+    """Whether the run's results were all written, and are those of this training."""
+    if not all((run / name).exists() for name in (SUMMARY, *PICTURES)):
         return False
     return json.loads((run / SUMMARY).read_text())["epochs"] == training.epoch
 
@@ -103,16 +103,24 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     vae.eval()
     save(vae, run)
     with own_seed(training.seed, device=training.device):
-        train, test = training.draw(training.x), dataset.test.to(training.device)
-        labels = dataset.labels["test"].to(training.device) if training.y is not None and dataset.labels else None
-        train_data, test_data = with_labels(train, training.y), with_labels(test, labels)
-        train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data)).mean().item()
-        reconstruction, kl = elbo_terms(vae.model, vae.guide, test_data)
-        accuracy = _accuracy(vae, test, labels)
-        pictures(run, vae, dataset, training)
+        summary = facts | summarize(vae, dataset, training)
+        write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        with beside_the_figures(*(run / name for name in PICTURES)):
+            pictures(run, vae, dataset, training)
+    return summary
+
+
+def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
+    """Return the figures on training and test data, and what tells them from others."""
+    train, test = training.draw(training.x), dataset.test.to(training.device)
+    labels = dataset.labels["test"].to(training.device) if training.y is not None and dataset.labels else None
+    train_data, test_data = with_labels(train, training.y), with_labels(test, labels)
+    train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data)).mean().item()
+    reconstruction, kl = elbo_terms(vae.model, vae.guide, test_data)
+    accuracy = _accuracy(vae, test, labels)
     elbo = (reconstruction - kl).double()
     seconds = sum(row["seconds"] for row in training.history)
-    summary = facts | {
+    summary = {
         "epochs": training.epoch,
         "seed": training.seed,
         "best_epoch": training.best_epoch or None,
@@ -136,7 +144,6 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     if isinstance(vae, ConditionalVAE):
         known = 0 if training.y is None else int((training.y != UNKNOWN).sum())
         summary |= {"num_classes": vae.num_classes, "num_labels": known, "test_accuracy_of_encoder": accuracy}
-    write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -21,9 +21,9 @@ from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import (
     bfloat16_products,
-    check_bfloat16,
     keep_freed_memory,
     own_seed,
+    precision_on,
     resolve_device,
     set_seed,
 )
@@ -76,7 +76,8 @@ class Training:
         seed: Of the order of the data and of all noise.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one, in several processes one for each.
         precision: Of the factors of matrix products in training: "float32", or "bfloat16", which is faster where the
-            processor has it. Sums, results and all else are in the precision of the weights.
+            processor has it; with a warning, float32 where torch does not round. Sums, results and all else are in the
+            precision of the weights.
         compile: Record what the objective computes in the first step, and run that in the steps after it (see
             :class:`pyro_vae.compiled.CompiledELBO`): "on", "off", or "auto", where that can be done and the objective
             is one of Pyro's or ours.
@@ -140,8 +141,7 @@ class Training:
         self.device = resolve_device(device)
         self.look_every = 1 if self.device.type == "cpu" else 100  # steps between looks at the loss
         self.processes = Processes(self.device)
-        if precision == "bfloat16":
-            check_bfloat16(self.device)
+        self.precision = precision_on(self.device, precision)
         with own_seed(seed, device=self.device):
             vae.check(x if draw is None else draw(x[:1000]))
         if validation is not None:
@@ -159,7 +159,6 @@ class Training:
 
         self.epochs, self.batch_size, self.seed, self.patience = epochs, batch_size, seed, patience
         self.lr, self.lr_schedule, self.clip_norm = lr, lr_schedule, clip_norm
-        self.precision = precision
         self.optim = FusedOptim(torch.optim.Adam, {"lr": lr, "fused": True})
         objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
         _require(objective.num_particles >= 1, "num_particles", "at least 1", objective.num_particles)

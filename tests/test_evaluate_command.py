@@ -300,3 +300,23 @@ def test_an_interrupted_evaluation_writes_nothing(run, monkeypatch, capsys):
     assert exit.value.code == 130
     assert "nothing was written" in capsys.readouterr().out
     assert not list(run.glob("evaluation*"))
+
+
+@pytest.mark.filterwarnings("ignore")  # ArviZ is behind its dependencies' deprecations
+@pytest.mark.parametrize(("fails", "lost"), [("to_netcdf", "evaluation.nc"), ("draw", "evaluation.png")])
+def test_what_is_beside_the_figures_may_fail(run, monkeypatch, capsys, fails, lost):
+    evaluate.main([str(run), *FEW])
+    figures = (run / "evaluation.csv").read_bytes()
+
+    def fail(*arguments):
+        raise TypeError("got an unexpected\nkeyword argument")
+
+    monkeypatch.setattr(evaluate, fails, fail)
+    evaluate.main([str(run), *FEW, "--overwrite"])
+    assert (run / "evaluation.csv").read_bytes() == figures
+    assert math.isfinite(summary_of(run)["log_evidence"])
+    written = {path.name for path in run.glob("evaluation.*")}  # an earlier one would show other figures
+    assert written == {f"evaluation.{kind}" for kind in ("csv", "json", "nc", "png")} - {lost}
+    output = capsys.readouterr()
+    assert f"warning: {lost} could not be written (TypeError: got an unexpected keyword argument)" in output.err
+    assert lost.removeprefix("evaluation") not in output.out.splitlines()[-1]

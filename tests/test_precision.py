@@ -1,19 +1,22 @@
 """Matrix products in bfloat16: where it is used, and where it is not."""
 
 import copy
+import json
+import warnings
 
 import pytest
 import torch
 
 import pyro_vae
-from pyro_vae.devices import bfloat16_products
+from pyro_vae.devices import bfloat16_products, rounds_to_bfloat16
+from pyro_vae.evaluate import main as evaluate
 from pyro_vae.networks import conv_encoder, mlp
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.train import main
 from pyro_vae.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:precision")
-HAS_BFLOAT16 = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+ROUNDS = rounds_to_bfloat16(torch.device("cpu"))
 
 
 def networks():
@@ -26,15 +29,22 @@ def gradients(network, x):
     return torch.autograd.grad(network(x).square().sum(), [*network.parameters()])
 
 
-@pytest.mark.skipif(not HAS_BFLOAT16, reason="the processor has no bfloat16")
+def convolutions_round():
+    x = torch.full((64, 16, 8, 8), 1 + 2**-10)
+    with bfloat16_products():
+        return bool((torch.nn.functional.conv2d(x, x[:16, :, :3, :3]) == 16 * 9).all())
+
+
 def test_factors_are_rounded_to_eight_bits_and_the_rest_is_not():
-    for network, x in networks():
+    for (network, x), rounds in zip(networks(), (ROUNDS, convolutions_round()), strict=True):
         exact, exact_gradients = network(x), gradients(network, x)
         with bfloat16_products():
             rounded, rounded_gradients = network(x), gradients(network, x)
         for a, b in zip([rounded, *rounded_gradients], [exact, *exact_gradients], strict=True):
             assert a.dtype == torch.float32
-            assert 1e-4 < (a - b).norm() / b.norm() < 2**-7  # a bfloat16 is rounded by up to 2**-9 of itself
+            difference = (a - b).norm() / b.norm()
+            assert difference < 2**-7  # a bfloat16 is rounded by up to 2**-9 of itself
+            assert difference > 1e-4 if rounds else difference < 1e-4
         assert torch.equal(network(x), exact)
 
 
@@ -64,7 +74,7 @@ def test_training_in_bfloat16():
     assert elbo[1] == pytest.approx(elbo[0], abs=0.05)
     parameters = [torch.cat([p.detach().flatten() for p in t.vae.parameters()]) for t in (exact, rounded)]
     assert parameters[1].dtype == torch.float32
-    assert torch.equal(*parameters) != HAS_BFLOAT16
+    assert torch.equal(*parameters) != ROUNDS
     reconstruction, kl = elbo_terms(rounded.vae.model, rounded.vae.guide, data(100))  # in float32
     assert (reconstruction - kl).mean().item() == pytest.approx(elbo[1], abs=1e-6)
 
@@ -78,6 +88,20 @@ def test_resuming_in_bfloat16_is_exact():
     resumed.load_state_dict(*copy.deepcopy(broken.state_dict()))
     list(resumed.run())
     assert [row["elbo"] for row in rows] == [row["elbo"] for row in resumed.history]
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_it_is_said_where_nothing_is_rounded(tmp_path, monkeypatch, rounds):
+    monkeypatch.setattr("pyro_vae.devices.rounds_to_bfloat16", lambda device: rounds)
+    run, small = str(tmp_path), ["--epochs", "1", "--hidden_dims", "[16]", "--latent_dim", "2"]
+    evaluation = [run, "--num_samples", "10", "--max_examples", "5"]
+    for command, options in ((main, [*small, "--run", run]), (evaluate, evaluation)):
+        with warnings.catch_warnings() if rounds else pytest.warns(UserWarning, match="they stay in float32"):
+            warnings.filterwarnings("error" if rounds else "always", "precision")
+            command([*options, "--precision", "bfloat16"])
+    summary, evaluated = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("summary", "evaluation"))
+    assert summary["precision"] == evaluated["precision"] == ("bfloat16" if rounds else "float32")
+    assert ("bfloat16" in evaluated["protocol"]) == rounds
 
 
 def test_a_run_keeps_its_precision(tmp_path, capsys):
