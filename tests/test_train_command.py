@@ -5,19 +5,24 @@ import csv
 import io
 import json
 import multiprocessing
+import os
 import random
 import subprocess
 import sys
+import types
+import warnings
 
 import numpy as np
 import pyro
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import pyro_vae
 from pyro_vae import run_folder
+from pyro_vae.cli import command
 from pyro_vae.train import main
 from pyro_vae.trained import run_data
 
@@ -372,15 +377,66 @@ def test_a_bad_checkpoint(run, capsys, tmp_path, damage):
 
 
 def test_a_download_that_fails(capsys, tmp_path, monkeypatch):
-    import torchvision
-
     def fails(*args, **kwargs):
         raise RuntimeError("Error downloading train-images")
 
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fails)
+    torchvision = types.ModuleType("torchvision")
+    torchvision.datasets = types.SimpleNamespace(MNIST=fails)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
     line = refused(capsys, "--data", "mnist", "--data_dir", tmp_path / "cache", "--run", tmp_path / "run")
     assert "digits" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_torchvision_is_needed_for_its_downloads_alone(tmp_path):
+    broken, images = tmp_path / "broken", tmp_path / "images"
+    broken.mkdir()
+    images.mkdir()
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)):
+        Image.fromarray(image).save(images / f"{number}.png")
+    (broken / "torchvision.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    code = f"""
+from pyro_vae import evaluate, report, train
+
+run = {str(tmp_path / "run")!r}
+train.main([*{QUICK}, "--run", run])
+evaluate.main([run, "--num_samples", "10", "--max_examples", "9"])
+report.main([run, "--no_check"])
+train.main([*{QUICK}, "--data", {str(images)!r}, "--run", run + "-images"])
+train.main(["--data", "mnist"])
+"""
+    path = os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run-images" / "summary.json").exists()
+    assert ended.returncode == 2  # of the last
+    assert "it does not import: operator torchvision::nms does not exist" in ended.stderr.splitlines()[-1]
+
+
+def test_pictures_that_fail_leave_the_figures(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyro_vae.plotting.curves", fail)
+        train(*QUICK, "--run", tmp_path)
+    output = capsys.readouterr()
+    assert "warning: samples.png, reconstructions.png, curves.png could not be written (MemoryError" in output.err
+    assert "test ELBO" in output.out
+    assert "test_elbo" in json.loads((tmp_path / "summary.json").read_text())
+    train("--resume", tmp_path)  # draws them
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_warning_is_one_line(capsys):
+    @command
+    def warns(argv):
+        print(warnings.formatwarning("of two\nlines", UserWarning, "file.py", 3), end="")
+
+    warns([])
+    assert capsys.readouterr().out == "warning: of two; lines\n"
 
 
 def test_a_loss_that_turns_non_finite_keeps_the_last_good_checkpoint(capsys, tmp_path):
