@@ -240,7 +240,7 @@ def asked(tmp_path_factory):
         for _ in range(8)
     ]
     first, second = start_two(commands, [store.port for store in stores], run)
-    second.join(60)
+    second.join(300)  # several trainings, on a machine that may be busy
     assert second.exitcode == -signal.SIGKILL
     killed = time.monotonic()
     first.join(60)

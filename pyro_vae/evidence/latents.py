@@ -11,6 +11,9 @@ from torch.distributions.transforms import ReshapeTransform
 
 from pyro_vae.program import Data, Program, Values, arguments, sample_sites, take
 
+# What newer versions of torch put around the support of a mixture; in older ones it is that of the parts.
+OF_MIXTURES = tuple(filter(None, [getattr(constraints, "MixtureSameFamilyConstraint", None)]))
+
 
 class _LastLatentDrawn(Exception):
     """Leaves a model once all its latents are known."""
@@ -85,7 +88,7 @@ class Latents:
         self._bijections: dict[str, Any] = {}
         for name, site in latent_sites(model, x).items():
             support = site["fn"].support
-            if isinstance(support, constraints.MixtureSameFamilyConstraint):
+            if isinstance(support, OF_MIXTURES):
                 support = support.base_constraint
             if support.is_discrete:
                 raise ValueError(
@@ -124,6 +127,6 @@ class Latents:
 
 def is_real(support: Any) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
-    while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
+    while isinstance(support, (constraints.independent, *OF_MIXTURES)):
         support = support.base_constraint
     return support is constraints.real
