@@ -12,7 +12,7 @@ from torch.distributions.transforms import ReshapeTransform
 from pyro_vae.program import Data, Program, Values, arguments, sample_sites, take
 
 # What newer versions of torch put around the support of a mixture; in older ones it is that of the parts.
-OF_MIXTURES = tuple(filter(None, [getattr(constraints, "MixtureSameFamilyConstraint", None)]))
+OF_MIXTURES: Any = tuple(filter(None, [getattr(constraints, "MixtureSameFamilyConstraint", None)]))
 
 
 class _LastLatentDrawn(Exception):
