@@ -1,7 +1,7 @@
 """Leave one class of digits out of training, and find it again as what the model thinks unlikely.
 
 ``python examples/anomaly.py [--epochs N]`` takes some seconds. On the command line the same is
-``python -m pyro_vae.score RUN --data FILE --anomalies 0``.
+``pyro-vae score RUN --data FILE --anomalies 0``.
 """
 
 import argparse

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from pyro_vae import VAE, Encoder, data, mlp
 from pyro_vae.likelihoods import Bernoulli
-from pyro_vae.optim import FusedOptim
 from pyro_vae.priors import StandardNormal
+from pyro_vae.training.optim import FusedOptim
 
 Z_DIM, HIDDEN, BATCH_SIZE = 20, 400, 128
 ADAM = {"lr": 1e-3, "fused": True}

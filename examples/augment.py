@@ -1,7 +1,7 @@
 """Train a classifier on 100 digits, and on these with variations that a VAE makes of them. Does it help?
 
 ``python examples/augment.py [--epochs N]`` takes some seconds. On the command line, the variations are made by
-``python -m pyro_vae.augment RUN --data FILE --times 5``.
+``pyro-vae augment RUN --data FILE --times 5``.
 """
 
 import argparse

@@ -13,9 +13,10 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import Normal
 
-from pyro_vae import VAE, derivation, mlp
+from pyro_vae import VAE, mlp
 from pyro_vae.data import load
 from pyro_vae.encoders import DiagonalNormal
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.priors import StandardNormal
 
@@ -81,7 +82,7 @@ reconstruction, kl = elbo(test)
 print(
     f"untrained: ELBO {(reconstruction - kl).mean():.2f} = {reconstruction.mean():.2f} - {kl.mean():.2f} nats a digit"
 )
-print("every line of it as two numbers: python -m pyro_vae.check")
+print("every line of it as two numbers: pyro-vae check")
 
 title("3. KL[Q || P(z)] in closed form")
 # KL[N(mu, sigma^2) || N(0, I)] = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2)

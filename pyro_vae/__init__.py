@@ -3,10 +3,10 @@
 from pyro_vae import data
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import build
-from pyro_vae.checkpoint import load, save
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import log_evidence, log_weights
 from pyro_vae.networks import mlp
+from pyro_vae.runs.checkpoint import load, save
 from pyro_vae.training import fit
 from pyro_vae.vae import VAE
 

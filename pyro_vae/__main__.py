@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-from pyro_vae.cli import fail
+from pyro_vae.commands.cli import fail
 
 COMMANDS = {
     "train": "train a VAE, and leave a run folder",
@@ -36,7 +36,7 @@ def main() -> None:
     elif arguments[0] not in COMMANDS:
         fail(f"no command is called {arguments[0]!r}; there are {', '.join(COMMANDS)}")
     else:
-        importlib.import_module(f"pyro_vae.{arguments[0]}").main(arguments[1:])
+        importlib.import_module(f"pyro_vae.commands.{arguments[0]}").main(arguments[1:])
 
 
 if __name__ == "__main__":

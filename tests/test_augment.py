@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import augment as command
-from pyro_vae.augment import to_original_units
+from pyro_vae.commands import augment as command
+from pyro_vae.commands.augment import to_original_units
+from pyro_vae.commands.train import main as train
 from pyro_vae.data import load, read
 from pyro_vae.inference import augment
-from pyro_vae.train import main as train
 from tests.references import data_of, linear_gaussian
 
 TIMES = 20_000

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import check, derivation, equations
+from pyro_vae import equations
+from pyro_vae.commands import check
 from pyro_vae.encoders import DiagonalNormal, FullRankNormal
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.equations import densities, evidence, rows
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.networks import mlp
@@ -224,7 +226,7 @@ def test_command_line(table, capsys, monkeypatch):
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     process = subprocess.run(
-        [sys.executable, "-m", "pyro_vae.check", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pyro_vae.commands.check", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")

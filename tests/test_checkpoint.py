@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae.parts import our_parts
+from pyro_vae.commands.parts import our_parts
 
 PARTS = [(kind, part.__name__) for kind in ("prior", "encoder", "likelihood") for part in our_parts(kind)]
 COLUMNS = {

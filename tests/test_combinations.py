@@ -15,8 +15,8 @@ from torch.distributions import kl_divergence
 
 from pyro_vae import VAE, build
 from pyro_vae.build import make_part
-from pyro_vae.parts import our_parts
-from pyro_vae.training import Training
+from pyro_vae.commands.parts import our_parts
+from pyro_vae.training.loop import Training
 
 X_DIM, Z_DIM, BATCH, STEPS = 4, 2, 8, 3
 

@@ -23,10 +23,10 @@ from torch.distributions import constraints, kl_divergence
 
 from pyro_vae import build, mlp
 from pyro_vae.build import make_part
+from pyro_vae.commands.parts import our_parts
 from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO
-from pyro_vae.optim import FusedOptim
-from pyro_vae.parts import our_parts
+from pyro_vae.training.optim import FusedOptim
 from tests.test_combinations import CHOICES, spec
 
 

@@ -10,8 +10,8 @@ from scipy import stats
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
-from pyro_vae import derivation
-from pyro_vae.derivation import LinearGaussian
+from pyro_vae.equations import closed_forms as derivation
+from pyro_vae.equations.closed_forms import LinearGaussian
 
 
 @pytest.fixture(autouse=True)

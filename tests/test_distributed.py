@@ -18,12 +18,13 @@ import torch
 import yaml
 
 import pyro_vae
-from pyro_vae import evaluate, run_folder, train
 from pyro_vae.base import Encoder
+from pyro_vae.commands import evaluate, train
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
-from pyro_vae.training import NonFiniteLoss, Training
+from pyro_vae.runs import keeping as run_folder
+from pyro_vae.training.loop import NonFiniteLoss, Training
 
 # One process imports everything, and the others are copies of it.
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import evaluate
-from pyro_vae.checkpoint import write_file
+from pyro_vae.commands import evaluate
+from pyro_vae.commands.train import main as train
 from pyro_vae.data import load, read
 from pyro_vae.evidence import ais, defensive, laplace, log_evidence, quasi_random, refined, widened
 from pyro_vae.likelihoods.bits import bits_per_dimension
-from pyro_vae.train import main as train
-from pyro_vae.trained import run_data
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import run_data
 
 QUICK = ["--epochs", "3", "--hidden_dims", "[16]", "--latent_dim", "2"]
 FEW = ["--num_samples", "40", "--max_examples", "30"]

@@ -7,7 +7,7 @@ from torch import nn
 
 from pyro_vae import VAE, build
 from pyro_vae.base import Encoder
-from pyro_vae.flows import NormalizingFlow, import_zuko
+from pyro_vae.distributions.flows import NormalizingFlow, import_zuko
 from pyro_vae.inference import decode, encode, generate, reconstruct, sample, tempered
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.priors import StandardNormal

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pyro_vae import build
-from pyro_vae.checkpoint import save
+from pyro_vae.commands.impute import main
 from pyro_vae.evidence import LinearGaussian, log_weights, prior
-from pyro_vae.impute import main
 from pyro_vae.inference import gibbs, impute, log_prob_missing
 from pyro_vae.inference.blanks import mixture, pseudo_gibbs, with_blanks
 from pyro_vae.networks import mlp
+from pyro_vae.runs.checkpoint import save
 
 D, Z = 5, 2
 
@@ -256,7 +256,7 @@ def table_run(tmp_path_factory):
 
 
 def trained(folder, options):
-    from pyro_vae.train import main
+    from pyro_vae.commands.train import main
 
     main(["--run", str(folder / "run"), "--epochs", "10", "--batch_size", "50", "--lr", "0.01", *options])
     return folder / "run"

@@ -10,8 +10,8 @@ import yaml
 
 import pyro_vae
 from pyro_vae import inference
+from pyro_vae.commands.train import main as train
 from pyro_vae.data import load
-from pyro_vae.train import main as train
 
 NAMES = ["length", "width", "kind"]
 

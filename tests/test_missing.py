@@ -244,8 +244,8 @@ def test_wrong_values_are_still_found_beside_blanks(tmp_path):
 
 
 def test_train_on_a_table_with_blanks_and_fill_them(tmp_path, capsys):
-    from pyro_vae.impute import main as impute
-    from pyro_vae.train import main as train
+    from pyro_vae.commands.impute import main as impute
+    from pyro_vae.commands.train import main as train
 
     z = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
     x = blanked(torch.cat([z, z + 1, 2 * z], 1))

@@ -15,15 +15,15 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyro_vae
-from pyro_vae import derivation
-from pyro_vae.derivation import log_normal
 from pyro_vae.encoders import DiagonalNormal, FlowPosterior
+from pyro_vae.equations import closed_forms as derivation
+from pyro_vae.equations.closed_forms import log_normal
 from pyro_vae.evidence import log_weights
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, check_objective, elbo_terms
 from pyro_vae.priors import GaussianMixture, StandardNormal, VampPrior
 from pyro_vae.program import reseed
-from pyro_vae.training import Training
+from pyro_vae.training.loop import Training
 
 X = 0.7
 

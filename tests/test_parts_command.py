@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 import pyro_vae
-from pyro_vae.parts import KINDS, closed_form_kl, describe, main, our_parts
+from pyro_vae.commands.parts import KINDS, closed_form_kl, describe, main, our_parts
 
 SCRIPT = Path(sysconfig.get_path("scripts"), "pyro-vae")
 BOTH_WAYS = {"script": [str(SCRIPT)], "module": [sys.executable, "-m", "pyro_vae"]}
@@ -93,7 +93,9 @@ def test_every_part_and_option_is_listed(capsys):
 
 
 def test_terminals_get_a_frame_and_no_more_than_their_width(capsys, monkeypatch):
-    monkeypatch.setattr(pyro_vae.parts, "Console", lambda **options: Console(force_terminal=True, width=70, **options))
+    monkeypatch.setattr(
+        pyro_vae.commands.parts, "Console", lambda **options: Console(force_terminal=True, width=70, **options)
+    )
     out = listed(capsys)
     assert "──" in out
     assert "GaussianMixture" in out

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae.devices import bfloat16_products, rounds_to_bfloat16
-from pyro_vae.evaluate import main as evaluate
+from pyro_vae.commands.evaluate import main as evaluate
+from pyro_vae.commands.train import main
+from pyro_vae.machine.devices import bfloat16_products, rounds_to_bfloat16
 from pyro_vae.networks import conv_encoder, mlp
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.train import main
-from pyro_vae.training import Training
+from pyro_vae.training.loop import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:precision")
 ROUNDS = rounds_to_bfloat16(torch.device("cpu"))
@@ -92,7 +92,7 @@ def test_resuming_in_bfloat16_is_exact():
 
 @pytest.mark.parametrize("rounds", [True, False])
 def test_it_is_said_where_nothing_is_rounded(tmp_path, monkeypatch, rounds):
-    monkeypatch.setattr("pyro_vae.devices.rounds_to_bfloat16", lambda device: rounds)
+    monkeypatch.setattr("pyro_vae.machine.devices.rounds_to_bfloat16", lambda device: rounds)
     run, small = str(tmp_path), ["--epochs", "1", "--hidden_dims", "[16]", "--latent_dim", "2"]
     evaluation = [run, "--num_samples", "10", "--max_examples", "5"]
     for command, options in ((main, [*small, "--run", run]), (evaluate, evaluation)):

@@ -14,12 +14,12 @@ from torch import nn
 
 import pyro_vae
 from pyro_vae import likelihoods
+from pyro_vae.commands.report import main
+from pyro_vae.commands.train import main as train
 from pyro_vae.inference.latent import encode
 from pyro_vae.networks import ACTIVATIONS
-from pyro_vae.page import content, explorer, report
-from pyro_vae.page.facts import MAX_SETTINGS, settings
-from pyro_vae.report import main
-from pyro_vae.train import main as train
+from pyro_vae.runs.page import content, explorer, report
+from pyro_vae.runs.page.facts import MAX_SETTINGS, settings
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -87,7 +87,7 @@ def test_the_page_says_what_the_run_is(run, capsys):
 
 def test_the_check_of_the_equations(run, monkeypatch):
     row = pyro_vae.equations.Row("a = b < c", 1.0, 1.5, -0.5, 0.25, "FAIL", "a note")
-    monkeypatch.setattr("pyro_vae.page.check_equations", lambda vae, x, num_gradients: [row])
+    monkeypatch.setattr("pyro_vae.runs.page.check_equations", lambda vae, x, num_gradients: [row])
     html = report(run)
     assert "a = b &lt; c" in html
     assert '<td class="fail">FAIL</td>' in html

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae.page import report
-from pyro_vae.train import main as train
+from pyro_vae.commands.train import main as train
+from pyro_vae.runs.page import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

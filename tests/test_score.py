@@ -11,11 +11,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 import pyro_vae
-from pyro_vae import score as command
+from pyro_vae.commands import score as command
+from pyro_vae.commands.train import main as train
 from pyro_vae.data import load
 from pyro_vae.evidence import log_evidence
 from pyro_vae.inference import auroc, conformal_p_value, score
-from pyro_vae.train import main as train
 from tests.references import data_of, linear_gaussian, shifted_guide
 
 

@@ -21,10 +21,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import pyro_vae
-from pyro_vae import run_folder
-from pyro_vae.cli import command
-from pyro_vae.train import main
-from pyro_vae.trained import run_data
+from pyro_vae.commands.cli import command
+from pyro_vae.commands.train import main
+from pyro_vae.runs import keeping as run_folder
+from pyro_vae.runs.opening import run_data
 
 UPDATE = run_folder.Checkpoints.update
 
@@ -396,7 +396,9 @@ def test_torchvision_is_needed_for_its_downloads_alone(tmp_path):
         Image.fromarray(image).save(images / f"{number}.png")
     (broken / "torchvision.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
     code = f"""
-from pyro_vae import evaluate, report, train
+from pyro_vae.commands import evaluate
+from pyro_vae.commands import report
+from pyro_vae.commands import train
 
 run = {str(tmp_path / "run")!r}
 train.main([*{QUICK}, "--run", run])
@@ -465,7 +467,7 @@ def test_a_model_file_takes_no_more_memory_than_it_holds(tmp_path):
 
 def test_help_names_the_options_and_loads_nothing_heavy():
     code = (
-        "import sys\nfrom pyro_vae.train import parser\nparser().format_help()\n"
+        "import sys\nfrom pyro_vae.commands.train import parser\nparser().format_help()\n"
         "heavy = {'torchvision', 'arviz', 'matplotlib', 'sklearn', 'zuko'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )

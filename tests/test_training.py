@@ -12,8 +12,8 @@ from pyro.infer import SVI, Trace_ELBO
 import pyro_vae
 from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.optim import FusedOptim
-from pyro_vae.training import NonFiniteLoss, Training
+from pyro_vae.training.loop import NonFiniteLoss, Training
+from pyro_vae.training.optim import FusedOptim
 
 
 def data(rows=100):

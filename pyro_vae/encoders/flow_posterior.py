@@ -6,7 +6,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder
-from pyro_vae.flows import NormalizingFlow, import_zuko, start_at_identity
+from pyro_vae.distributions.flows import NormalizingFlow, import_zuko, start_at_identity
 from pyro_vae.networks import bounded_exp
 
 

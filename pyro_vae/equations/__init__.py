@@ -1,7 +1,7 @@
 """Every equation of the derivation as two numbers that must agree.
 
 The one side comes from the program (its parts, its Pyro model and guide), the other from
-:mod:`pyro_vae.derivation` or from another line of the same derivation.
+:mod:`pyro_vae.equations.closed_forms` or from another line of the same derivation.
 """
 
 import copy

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.types import _size
 
-from pyro_vae import derivation
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.vae import VAE
 
 

@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae import derivation
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.equations.densities import Halves, closed_form_kl, log_likelihood, quadrature_nodes, terms
 from pyro_vae.equations.rows import (
     Estimate,

@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae import derivation
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.equations.densities import as_normal, is_standard, not_normal, terms
 from pyro_vae.equations.rows import Row, estimated, exact, exactly, mean, not_applicable
 from pyro_vae.vae import VAE

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import derivation
 from pyro_vae.encoders import DiagonalNormal
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal

@@ -4,7 +4,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyro_vae import derivation
+from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.equations.densities import as_normal, closed_form_kl, is_standard, log_likelihood, no_closed_form
 from pyro_vae.equations.gradients import Gradients, gradient, pyro_loss
 from pyro_vae.equations.rows import Row, exact, not_applicable, paired

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.base import Likelihood
-from pyro_vae.devices import keep_freed_memory
 from pyro_vae.evidence.checks import check_count, check_data, check_program, check_support
 from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
+from pyro_vae.machine.devices import keep_freed_memory
 from pyro_vae.program import (
     ChunkedLogDensity,
     Data,

@@ -127,6 +127,7 @@ class Latents:
 
 def is_real(support: Any) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
-    while isinstance(support, (constraints.independent, *OF_MIXTURES)):
-        support = support.base_constraint
-    return support is constraints.real
+    wrapped: Any = support
+    while isinstance(wrapped, (constraints.independent, *OF_MIXTURES)):
+        wrapped = wrapped.base_constraint  # type: ignore[attr-defined]
+    return wrapped is constraints.real

@@ -9,8 +9,8 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
+from pyro_vae.distributions.flows import NormalizingFlow
 from pyro_vae.evidence.checks import check_count
-from pyro_vae.flows import NormalizingFlow
 from pyro_vae.program import quiet, reseed
 from pyro_vae.vae import VAE
 

@@ -10,7 +10,7 @@ def curves(history: Sequence[dict[str, float]], path: Path, *, title: str, held_
     """Save the course of a training: the loss and the ELBO, and the ELBO's two terms.
 
     Args:
-        history: Each epoch's metrics, as :class:`pyro_vae.training.Training` gives them.
+        history: Each epoch's metrics, as :class:`pyro_vae.training.loop.Training` gives them.
         path: The PNG file.
         title: Above the picture.
         held_out: What the ELBO was measured on.

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import pyro.distributions as dist
 
 from pyro_vae.base import Prior
-from pyro_vae.flows import NormalizingFlow, import_zuko, start_at_identity
+from pyro_vae.distributions.flows import NormalizingFlow, import_zuko, start_at_identity
 from pyro_vae.priors.standard_normal import StandardNormal
 
 FlowName = Literal["spline", "maf", "coupling"]

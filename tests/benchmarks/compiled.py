@@ -13,7 +13,7 @@ import torch
 import pyro_vae
 from pyro_vae.data.pixels import binarize
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training import Training
+from pyro_vae.training.loop import Training
 
 
 def trained(x: torch.Tensor, test: torch.Tensor, **options: object) -> tuple[float, float]:

@@ -23,9 +23,9 @@ from torch import nn
 
 import pyro_vae
 import pyro_vae.evidence
-from pyro_vae.devices import bfloat16_products
 from pyro_vae.encoders import DiagonalNormal
 from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.machine.devices import bfloat16_products
 from pyro_vae.priors import StandardNormal
 from pyro_vae.program import draw, log_density
 

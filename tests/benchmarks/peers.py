@@ -21,7 +21,7 @@ from pyro_vae import VAE, mlp
 from pyro_vae.encoders import DiagonalNormal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.priors import StandardNormal
-from pyro_vae.training import Training
+from pyro_vae.training.loop import Training
 
 BATCH, HIDDEN, LATENT = 128, 400, 20
 

@@ -1,4 +1,4 @@
-"""Estimate log P(X) of a run's data, or of your own: ``python -m pyro_vae.evaluate RUN``."""
+"""Estimate log P(X) of a run's data, or of your own: ``pyro-vae evaluate RUN``."""
 
 import contextlib
 import json
@@ -13,16 +13,12 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae.checkpoint import beside_the_figures, load, write_file
-from pyro_vae.classify import by_example as classes_by_example
-from pyro_vae.classify import run_classify
-from pyro_vae.classify import show as show_classes
-from pyro_vae.classify import summarize as summarize_classes
-from pyro_vae.cli import Parser, command
-from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.devices import bfloat16_products, precision_on, resolve_device
-from pyro_vae.distributed import as_one, gathered, is_first, joined, own_share, rank
-from pyro_vae.evaluation_report import (
+from pyro_vae.commands.classify import by_example as classes_by_example
+from pyro_vae.commands.classify import run_classify
+from pyro_vae.commands.classify import show as show_classes
+from pyro_vae.commands.classify import summarize as summarize_classes
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.evaluation_report import (
     CURVE_EXAMPLES,
     Estimate,
     by_example,
@@ -32,6 +28,7 @@ from pyro_vae.evaluation_report import (
     summarize,
     to_netcdf,
 )
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import (
     Evidence,
     ais,
@@ -45,8 +42,11 @@ from pyro_vae.evidence import (
     widened,
 )
 from pyro_vae.evidence.checks import check_count, check_data
+from pyro_vae.machine.devices import bfloat16_products, precision_on, resolve_device
+from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.program import Program
-from pyro_vae.trained import (
+from pyro_vae.runs.checkpoint import beside_the_figures, load, write_file
+from pyro_vae.runs.opening import (
     Examples,
     add_data_arguments,
     add_run_arguments,
@@ -85,7 +85,7 @@ MAX_KEPT = 5000  # samples for each example, where all are kept: in the plot of 
 
 def parser() -> Parser:
     """Return the parser. What it leaves at None has its default in ``ESTIMATORS`` and ``PROPOSALS``."""
-    parser = Parser(prog="python -m pyro_vae.evaluate", description="Estimate log P(X), with an error bar.")
+    parser = Parser(prog="pyro-vae evaluate", description="Estimate log P(X), with an error bar.")
     add = parser.add_argument
     add_run_arguments(parser)
     add_data_arguments(parser)

@@ -1,4 +1,4 @@
-"""Score how unusual examples are: ``python -m pyro_vae.score RUN --data FILE``."""
+"""Score how unusual examples are: ``pyro-vae score RUN --data FILE``."""
 
 import importlib.metadata
 import json
@@ -17,13 +17,13 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
 from pyro_vae.evidence import defensive, khat_threshold, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
 from pyro_vae.program import Program
-from pyro_vae.trained import (
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     Examples,
     add_data_arguments,
     add_out_arguments,
@@ -34,7 +34,7 @@ from pyro_vae.trained import (
     read_examples,
     to_csv,
 )
-from pyro_vae.training import resolve_device
+from pyro_vae.training.loop import resolve_device
 from pyro_vae.vae import VAE
 
 NAME = "score"
@@ -44,7 +44,7 @@ ABOVE = 3.0  # standard errors by which data have to be likelier than held-out o
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.score",
+        prog="pyro-vae score",
         description="Score how unusual each example is: log P(X), and its p-value against held-out normal data.",
     )
     add = parser.add_argument

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
-from pyro_vae.page import content
-from pyro_vae.page.facts import read_json, settings
-from pyro_vae.run_folder import CONFIG, SUMMARY
-from pyro_vae.trained import load_run, run_data
+from pyro_vae.runs.page import content
+from pyro_vae.runs.page.facts import read_json, settings
+from pyro_vae.runs.keeping import CONFIG, SUMMARY
+from pyro_vae.runs.opening import load_run, run_data
 
 __all__ = ["report"]
 
@@ -42,7 +42,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
 
     Example:
         >>> import tempfile
-        >>> from pyro_vae.train import main as train
+        >>> from pyro_vae.commands.train import main as train
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     train(["--epochs", "1", "--hidden_dims", "[8]", "--latent_dim", "2", "--run", f"{folder}/run"])
         ...     page = report(f"{folder}/run", check=False)

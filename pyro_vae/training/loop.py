@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
-from pyro_vae.devices import (
+from pyro_vae.machine.devices import (
     bfloat16_products,
     keep_freed_memory,
     own_seed,
@@ -27,11 +27,11 @@ from pyro_vae.devices import (
     resolve_device,
     set_seed,
 )
-from pyro_vae.distributed import Processes
+from pyro_vae.machine.distributed import Processes
 from pyro_vae.objectives import check_objective, elbo_terms
-from pyro_vae.optim import FusedOptim
+from pyro_vae.objectives.summed_out import SummedOutELBO
 from pyro_vae.program import Data
-from pyro_vae.semi_supervised import SummedOutELBO
+from pyro_vae.training.optim import FusedOptim
 from pyro_vae.vae import VAE
 
 Row = dict[str, float]
@@ -52,8 +52,8 @@ class Training:
     the global random state is left as it was: trainings in one process don't disturb each other,
     and one that is taken up again goes on exactly as if it had never stopped.
 
-    In several processes (see :mod:`pyro_vae.distributed`) each takes a share of every batch, with noise of its own; all
-    end with the same weights. A training may go on in another number of processes, with other noise then.
+    In several processes (see :mod:`pyro_vae.machine.distributed`) each takes a share of every batch, with noise of its
+    own; all end with the same weights. A training may go on in another number of processes, with other noise then.
 
     Args:
         vae: The model and guide to train, in place.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from pyro_vae.distributed import own_gpu
+from pyro_vae.machine.distributed import own_gpu
 
 
 def resolve_device(name: str) -> torch.device:

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyro_vae import data
-from pyro_vae.checkpoint import load
-from pyro_vae.cli import Parser
+from pyro_vae.runs.checkpoint import load
+from pyro_vae.commands.cli import Parser
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.source import Source
-from pyro_vae.run_folder import CONFIG, check_same_data
+from pyro_vae.runs.keeping import CONFIG, check_same_data
 from pyro_vae.vae import VAE
 
 LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."

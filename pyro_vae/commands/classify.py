@@ -1,4 +1,4 @@
-"""P(Y | X) of examples by Bayes' rule: ``python -m pyro_vae.classify RUN --data FILE``."""
+"""P(Y | X) of examples by Bayes' rule: ``pyro-vae classify RUN --data FILE``."""
 
 import importlib.metadata
 import json
@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checkpoint import load, write_file
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
-from pyro_vae.devices import resolve_device
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
-from pyro_vae.trained import (
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import load, write_file
+from pyro_vae.runs.opening import (
     Examples,
     add_data_arguments,
     add_out_arguments,
@@ -36,7 +36,7 @@ NAME = "classify"
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.classify",
+        prog="pyro-vae classify",
         description="P(Y | X) of examples by Bayes' rule, from log P(X, Y) of each class of a run with --condition. "
         "Its accuracy where labels are known.",
     )

@@ -1,17 +1,15 @@
-"""Make one HTML page of a run: ``python -m pyro_vae.report RUN``."""
+"""Make one HTML page of a run: ``pyro-vae report RUN``."""
 
 from pathlib import Path
 
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
-from pyro_vae.trained import LABEL_HELP
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import LABEL_HELP
 
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="python -m pyro_vae.report", description="Make one HTML page of a run, which needs no network."
-    )
+    parser = Parser(prog="pyro-vae report", description="Make one HTML page of a run, which needs no network.")
     add = parser.add_argument
     add("run", help="A run folder.")
     add("--label", type=int | None, help=LABEL_HELP)
@@ -33,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         raise FileExistsError(f"--out: {path} exists; replace it with --overwrite, or name another file with --out")
     if not path.parent.is_dir() and args.out is not None:
         raise FileNotFoundError(f"--out: {path.parent} is no folder; make it, or name another file")
-    from pyro_vae.page import report
+    from pyro_vae.runs.page import report
 
     page = report(args.run, check=not args.no_check, seed=args.seed, label=args.label)
     write_file(path, page)

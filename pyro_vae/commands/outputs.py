@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
-from pyro_vae.trained import read_examples, run_data, to_csv
+from pyro_vae.runs.opening import read_examples, run_data, to_csv
 from pyro_vae.vae import VAE
 
 

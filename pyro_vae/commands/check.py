@@ -1,4 +1,4 @@
-"""Check every equation of the derivation from the command line: ``python -m pyro_vae.check [RUN]``."""
+"""Check every equation of the derivation from the command line: ``pyro-vae check [RUN]``."""
 
 import json
 import sys
@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.trained import LABEL_HELP, load_run, run_data
+from pyro_vae.runs.opening import LABEL_HELP, load_run, run_data
 
 NUM_DATA = 32
 
@@ -20,7 +20,7 @@ NUM_DATA = 32
 @command
 def main(argv: list[str] | None = None) -> None:
     """Check each equation of the derivation; end with status 1 if one fails."""
-    parser = Parser(prog="python -m pyro_vae.check", description="Check each equation of the derivation.")
+    parser = Parser(prog="pyro-vae check", description="Check each equation of the derivation.")
     parser.add_argument("run", nargs="?", help="A run folder. Default: models so small that every term is known.")
     parser.add_argument("--label", type=int | None, help=LABEL_HELP)
     parser.add_argument("--json", action="store_true", help="Print the rows as JSON.")

@@ -18,7 +18,7 @@ from pyro_vae.data.source import one_line
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
-    from pyro_vae.training import Training
+    from pyro_vae.training.loop import Training
 
 MODEL = "model.safetensors"
 STATE = "checkpoint/state.safetensors"

@@ -5,7 +5,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pyro_vae.training import Row
+from pyro_vae.training.loop import Row
 
 
 class TrainingProgress:

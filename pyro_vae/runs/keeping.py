@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import MODEL, STATE, beside_the_figures, save, save_training, write_file
+from pyro_vae.runs.checkpoint import MODEL, STATE, beside_the_figures, save, save_training, write_file
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
-from pyro_vae.devices import own_seed
+from pyro_vae.machine.devices import own_seed
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.training import Training, fingerprint, with_labels
+from pyro_vae.training.loop import Training, fingerprint, with_labels
 from pyro_vae.vae import VAE
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"

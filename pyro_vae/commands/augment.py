@@ -1,4 +1,4 @@
-"""Add realistic variations to a data set: ``python -m pyro_vae.augment RUN --data FILE --times 5``."""
+"""Add realistic variations to a data set: ``pyro-vae augment RUN --data FILE --times 5``."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import to_npz
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
-from pyro_vae.outputs import to_npz
-from pyro_vae.trained import (
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     add_out_arguments,
     add_run_arguments,
     load_run,
@@ -23,7 +23,7 @@ from pyro_vae.trained import (
     read_source,
     to_csv,
 )
-from pyro_vae.training import resolve_device
+from pyro_vae.training.loop import resolve_device
 
 NAME = "augment"
 GREY_FORMS = ("binarized", "threshold", "grey")
@@ -33,7 +33,7 @@ SHOWN, SHOWN_TIMES = 12, 5  # originals, and variations of each, in the picture
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.augment",
+        prog="pyro-vae augment",
         description="Add variations of each example to a data set: other draws from its posterior, decoded.",
     )
     add = parser.add_argument

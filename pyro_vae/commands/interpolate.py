@@ -1,4 +1,4 @@
-"""Walk from one example to another: ``python -m pyro_vae.interpolate RUN --between 3 17``."""
+"""Walk from one example to another: ``pyro-vae interpolate RUN --between 3 17``."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
-from pyro_vae.devices import resolve_device
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import check_memory, check_row, column_names, is_image, rows_of_table, to_images, to_npz
 from pyro_vae.inference import interpolate
-from pyro_vae.outputs import check_memory, check_row, column_names, is_image, rows_of_table, to_images, to_npz
-from pyro_vae.trained import (
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
@@ -28,7 +28,7 @@ NAME = "interpolate"
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.interpolate",
+        prog="pyro-vae interpolate",
         description="Decode the path between the posterior means of two examples, or of several pairs of them.",
     )
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""List the parts that a VAE can be made of, with their options: ``python -m pyro_vae.parts``."""
+"""List the parts that a VAE can be made of, with their options: ``pyro-vae parts``."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ from rich.text import Text
 from pyro_vae import encoders, likelihoods, objectives, priors
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
 from pyro_vae.objectives import check_objective
 
 # The kinds of parts, each with its class and the package's own module of them.
@@ -232,7 +232,7 @@ def _plain(text: str) -> str:
 @command
 def main(argv: list[str] | None = None) -> None:
     """List the parts, and for which priors and encoders the KL has a closed form."""
-    parser = Parser(prog="python -m pyro_vae.parts", description="List the parts that a VAE can be made of.")
+    parser = Parser(prog="pyro-vae parts", description="List the parts that a VAE can be made of.")
     parser.add_argument("module", nargs="?", help="List the parts of this module instead, such as one of your own.")
     parser.add_argument("--json", action="store_true", help="Print them as JSON.")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""See what the latent space decodes to: ``python -m pyro_vae.manifold RUN``."""
+"""See what the latent space decodes to: ``pyro-vae manifold RUN``."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
-from pyro_vae.devices import resolve_device
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_images, to_npz
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
-from pyro_vae.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_images, to_npz
-from pyro_vae.trained import add_out_arguments, add_run_arguments, load_run, new_folder, read_examples
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import add_out_arguments, add_run_arguments, load_run, new_folder, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "manifold"
@@ -25,7 +25,7 @@ DEFAULT_DIMS = 10
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.manifold",
+        prog="pyro-vae manifold",
         description="Decode a grid over a two-dimensional latent space; with --dims, or where it has another number of "
         "dimensions, walks along the most used ones.",
     )

@@ -1,4 +1,4 @@
-"""Encode data, and see what each latent dimension is used for: ``python -m pyro_vae.encode RUN --data FILE``."""
+"""Encode data, and see what each latent dimension is used for: ``pyro-vae encode RUN --data FILE``."""
 
 import math
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
-from pyro_vae.devices import resolve_device
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import to_npz
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
-from pyro_vae.outputs import to_npz
-from pyro_vae.trained import (
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     Examples,
     add_data_arguments,
     add_out_arguments,
@@ -33,7 +33,7 @@ NAME = "encode"
 def parser() -> Parser:
     """Return the parser."""
     parser = Parser(
-        prog="python -m pyro_vae.encode",
+        prog="pyro-vae encode",
         description="Encode data: location, scale and KL of each q(z|x), a map, and what the dimensions are used for.",
     )
     add_run_arguments(parser)

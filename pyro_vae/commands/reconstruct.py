@@ -1,16 +1,16 @@
-"""Encode data and decode them again: ``python -m pyro_vae.reconstruct RUN``."""
+"""Encode data and decode them again: ``pyro-vae reconstruct RUN``."""
 
 from pathlib import Path
 
 import torch
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
-from pyro_vae.devices import resolve_device
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import check_memory, column_names, is_image, rows_of_table, to_images, to_npz
 from pyro_vae.inference import reconstruct
-from pyro_vae.outputs import check_memory, column_names, is_image, rows_of_table, to_images, to_npz
-from pyro_vae.trained import (
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
@@ -27,7 +27,7 @@ ACROSS, DOWN = 16, 4  # pairs of images in the picture
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="python -m pyro_vae.reconstruct", description="Encode data, and decode them again.")
+    parser = Parser(prog="pyro-vae reconstruct", description="Encode data, and decode them again.")
     add_run_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--draw", action="store_true", help="Draw z and x rather than take their means.")

@@ -1,4 +1,4 @@
-"""Fill the blanks in data: ``python -m pyro_vae.impute RUN --data FILE``."""
+"""Fill the blanks in data: ``pyro-vae impute RUN --data FILE``."""
 
 import csv
 import io
@@ -14,15 +14,15 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.checkpoint import write_file
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
 from pyro_vae.data.source import Source
-from pyro_vae.devices import resolve_device
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
-from pyro_vae.trained import (
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import write_file
+from pyro_vae.runs.opening import (
     add_data_arguments,
     add_out_arguments,
     add_run_arguments,
@@ -74,7 +74,7 @@ class Task:
 def parser() -> Parser:
     """Return the parser. What it leaves at None has its default in ``METHODS``."""
     parser = Parser(
-        prog="python -m pyro_vae.impute",
+        prog="pyro-vae impute",
         description="Fill the blanks in data (NaN; in a .csv file also empty cells and NA), several times.",
     )
     add = parser.add_argument

@@ -1,4 +1,4 @@
-"""Generate data from a run: ``python -m pyro_vae.sample RUN --num 64``."""
+"""Generate data from a run: ``pyro-vae sample RUN --num 64``."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from pyro_vae import plotting
-from pyro_vae.checkpoint import load, write_file
-from pyro_vae.cli import Parser, command
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_npz, x_shape
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.devices import resolve_device
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_npz, x_shape
-from pyro_vae.trained import add_out_arguments, add_run_arguments, load_run, new_folder, run_data
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.checkpoint import load, write_file
+from pyro_vae.runs.opening import add_out_arguments, add_run_arguments, load_run, new_folder, run_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -22,9 +22,7 @@ SHOWN = 144  # images in the picture
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="python -m pyro_vae.sample", description="Generate data from a run, or variations of a given example."
-    )
+    parser = Parser(prog="pyro-vae sample", description="Generate data from a run, or variations of a given example.")
     add = parser.add_argument
     add_run_arguments(parser)
     add("--num", type=int | None, help="How many. Default: 64; of a run with --condition and no --label 8 a class.")
