@@ -7,14 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
-from pyro_vae.conditional import ConditionalVAE, PriorGivenLabel, Shifted, bring_together
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import MAX_CLASSES
 from pyro_vae.data.pixels import FORMS
-from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, conv_decoder, conv_encoder, mlp
+from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, WithMask, conv_decoder, conv_encoder, mlp
+from pyro_vae.priors.given_label import PriorGivenLabel, Shifted, bring_together
 from pyro_vae.vae import VAE
 
 PartSpec = str | Mapping[str, Any]
@@ -163,38 +163,6 @@ def build(
         vae = ConditionalVAE(prior=made_prior, **parts, **options, missing=missing)
     vae.config = config
     return vae
-
-
-class WithMask(Standardize):
-    """Standardizes data, puts 0 where they are blank (NaN), and appends where that is, (..., D) -> (..., 2 D).
-
-    Since the mean of the data is at 0, also of grey levels, a blank says nothing there. The D marks together are as
-    large as one standardized element: if each were, the many that move together would drown the data in the first
-    steps of a training.
-
-    Args:
-        x_dim: D.
-        levels: Of the data, whose range becomes 1; None for data that are divided by their standard deviation.
-
-    Reference:
-        Mattei & Frellsen (2019), MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, section 2.
-
-    Example:
-        >>> import torch
-        >>> WithMask(4, levels=2)(torch.tensor([1.0, 0.0, 1.0, torch.nan]))
-        tensor([1.0000, 0.0000, 1.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.5000])
-    """
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor) -> None:
-        """Take the moments of the training data, (N, D), of which no value is blank any more."""
-        super().initialize(x)
-        self.loc.copy_(x.mean(0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Standardize, fill and append."""
-        blank = x.isnan()
-        return torch.cat([torch.where(blank, 0.0, super().forward(x)), blank / x.shape[-1] ** 0.5], -1)
 
 
 def make_part(spec: PartSpec, base: type, known: Mapping[str, Any]) -> Any:

@@ -1,17 +1,17 @@
 """The conditional variational auto-encoder, P(X | Y), with labels that may be unknown."""
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Collection
+from typing import cast
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions.transforms import AffineTransform
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.data.labels import UNKNOWN
-from pyro_vae.networks import bounded_exp
+from pyro_vae.networks import AppendLabel, with_label
+from pyro_vae.priors.given_label import PriorGivenLabel, PriorOfAll
 from pyro_vae.vae import VAE
 
 PLACES = ("encoder", "decoder", "prior")
@@ -210,160 +210,3 @@ class ConditionalVAE(VAE):
     def _logits_at(self, z: Tensor) -> Tensor:
         """Return log p(y) + log p(z|y) of each class, (..., C)."""
         return self.prior(self.class_probs.log()).joint(z)
-
-
-class PriorGivenLabel(nn.Module):
-    """p(z|y): a prior for each class.
-
-    Args:
-        priors: One for each class, with parameters of its own.
-
-    Example:
-        >>> from pyro_vae.priors import GaussianMixture
-        >>> prior = PriorGivenLabel([GaussianMixture(z_dim=2, components=5) for _ in range(10)])
-        >>> prior(torch.eye(10).log()[[3, 1, 4]]).batch_shape
-        torch.Size([3])
-    """
-
-    def __init__(self, priors: Iterable[nn.Module]):
-        super().__init__()
-        self.priors = nn.ModuleList(priors)
-
-    def initialize(self, x: Tensor) -> None:
-        """Set the priors' starting values from the training data ``x``, (N, D)."""
-        for prior in self.priors:
-            cast(Prior, prior).initialize(x)
-
-    def forward(self, log_probs: Tensor) -> "Mixture":
-        """Return p(z|y), or where y is not sure its mixture with these log-probabilities of the classes, (..., C)."""
-        return Mixture([prior() for prior in self.priors], log_probs)
-
-
-class Mixture(dist.TorchDistribution):
-    r"""A mixture of distributions of any kind, :math:`p(z) = \sum_c w_c p_c(z)`, with other weights for each datum.
-
-    Args:
-        parts: The distributions, C of them, with one event shape and no batch shape.
-        log_weights: log w, (..., C); -inf for parts that are left out.
-    """
-
-    support = dist.constraints.real_vector
-    arg_constraints: ClassVar[dict] = {}
-
-    def __init__(self, parts: Sequence[dist.TorchDistribution], log_weights: Tensor):
-        self.parts, self.log_weights = parts, log_weights
-        super().__init__(log_weights.shape[:-1], parts[0].event_shape, validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Mixture":
-        """Expand the batch."""
-        return Mixture(self.parts, self.log_weights.expand(*batch_shape, -1))
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw a part for each, and then from it."""
-        shape = self._extended_shape(torch.Size(sample_shape))[:-1]
-        chosen = dist.Categorical(logits=self.log_weights).sample(torch.Size(sample_shape))
-        drawn = torch.stack([p.sample(shape) for p in self.parts], -1)  # (..., Z, C)
-        return drawn.gather(-1, chosen[..., None, None].expand(*drawn.shape[:-1], 1))[..., 0]
-
-    def joint(self, z: Tensor) -> Tensor:
-        """Return log w_c + log p_c(z), (..., C)."""
-        return torch.stack([p.log_prob(z) for p in self.parts], -1) + self.log_weights
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log-density."""
-        return self.joint(z).logsumexp(-1)
-
-
-class Shifted(nn.Module):
-    r"""A prior shifted and stretched, :math:`z = m + s \circ u` with :math:`u \sim p(u)`; starts as p(u).
-
-    Args:
-        prior: p(u).
-        z_dim: Number of latent dimensions.
-
-    Example:
-        >>> from pyro_vae.priors import StandardNormal
-        >>> Shifted(StandardNormal(2), z_dim=2)().event_shape
-        torch.Size([2])
-    """
-
-    def __init__(self, prior: Prior, z_dim: int):
-        super().__init__()
-        self.prior = prior
-        self.loc = nn.Parameter(torch.zeros(z_dim))
-        self.log_scale = nn.Parameter(torch.zeros(z_dim))
-
-    def initialize(self, x: Tensor) -> None:
-        """Set the prior's starting values from the training data ``x``, (N, D)."""
-        self.prior.initialize(x)
-
-    def forward(self) -> dist.TorchDistribution:
-        """Return the distribution of z."""
-        return dist.TransformedDistribution(
-            self.prior(), AffineTransform(self.loc, bounded_exp(self.log_scale), event_dim=1)
-        )
-
-
-class PriorOfAll(nn.Module):
-    r"""The prior over all classes, :math:`p(z) = \sum_c p(c) p(z|c)`.
-
-    Args:
-        given: p(z|y).
-        class_probs: p(y), (C,).
-    """
-
-    class_probs: Tensor
-
-    def __init__(self, given: PriorGivenLabel, class_probs: Tensor):
-        super().__init__()
-        self.given = given
-        self.register_buffer("class_probs", class_probs)
-
-    def forward(self) -> Mixture:
-        """Return p(z)."""
-        return self.given(self.class_probs.log())
-
-
-@torch.no_grad()
-def bring_together(priors: Sequence[nn.Module], spread: float = 0.1) -> None:
-    r"""Let the priors of the classes start close to each other.
-
-    .. math:: \theta_c \to \bar\theta + s\,(\theta_c - \bar\theta)
-
-    Starting far apart, each would take the data that happen to be near it, whatever the few known labels say.
-
-    Args:
-        priors: Of one kind, a module for each class.
-        spread: s.
-    """
-    for parameters in zip(*(prior.parameters() for prior in priors), strict=True):
-        mean = torch.stack([*parameters]).mean(0)
-        for parameter in parameters:
-            parameter.copy_(mean.lerp(parameter, spread))
-
-
-class AppendLabel(nn.Module):
-    """Puts a label behind each vector, (..., D) -> (..., D + C).
-
-    Example:
-        >>> AppendLabel(torch.tensor(1), num_classes=3)(torch.zeros(2))
-        tensor([0., 0., 0., 1., 0.])
-    """
-
-    y: Tensor
-
-    def __init__(self, y: Tensor, num_classes: int):
-        super().__init__()
-        self.num_classes = num_classes
-        self.register_buffer("y", y)
-
-    def forward(self, v: Tensor) -> Tensor:
-        """Append."""
-        return with_label(v, self.y, self.num_classes)
-
-
-def with_label(v: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return vectors, (..., D), with their labels, (...), as numbers 0 or 1 behind them, (..., D + C)."""
-    label = torch.eye(num_classes, dtype=v.dtype, device=v.device)[y]
-    shape: Sequence[int] = torch.broadcast_shapes(v.shape[:-1], label.shape[:-1])
-    return torch.cat([v.expand(*shape, -1), label.expand(*shape, -1)], -1)

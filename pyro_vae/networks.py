@@ -211,3 +211,62 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shift and scale."""
         return (x - self.loc) / self.scale
+
+
+class WithMask(Standardize):
+    """Standardizes data, puts 0 where they are blank (NaN), and appends where that is, (..., D) -> (..., 2 D).
+
+    Since the mean of the data is at 0, also of grey levels, a blank says nothing there. The D marks together are as
+    large as one standardized element: if each were, the many that move together would drown the data in the first
+    steps of a training.
+
+    Args:
+        x_dim: D.
+        levels: Of the data, whose range becomes 1; None for data that are divided by their standard deviation.
+
+    Reference:
+        Mattei & Frellsen (2019), MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets, section 2.
+
+    Example:
+        >>> import torch
+        >>> WithMask(4, levels=2)(torch.tensor([1.0, 0.0, 1.0, torch.nan]))
+        tensor([1.0000, 0.0000, 1.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.5000])
+    """
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Take the moments of the training data, (N, D), of which no value is blank any more."""
+        super().initialize(x)
+        self.loc.copy_(x.mean(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardize, fill and append."""
+        blank = x.isnan()
+        return torch.cat([torch.where(blank, 0.0, super().forward(x)), blank / x.shape[-1] ** 0.5], -1)
+
+
+class AppendLabel(nn.Module):
+    """Puts a label behind each vector, (..., D) -> (..., D + C).
+
+    Example:
+        >>> AppendLabel(torch.tensor(1), num_classes=3)(torch.zeros(2))
+        tensor([0., 0., 0., 1., 0.])
+    """
+
+    y: Tensor
+
+    def __init__(self, y: Tensor, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+        self.register_buffer("y", y)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Append."""
+        return with_label(v, self.y, self.num_classes)
+
+
+def with_label(v: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Return vectors, (..., D), with their labels, (...), as numbers 0 or 1 behind them, (..., D + C)."""
+    label = torch.eye(num_classes, dtype=v.dtype, device=v.device)[y]
+    shape: Sequence[int] = torch.broadcast_shapes(v.shape[:-1], label.shape[:-1])
+    return torch.cat([v.expand(*shape, -1), label.expand(*shape, -1)], -1)

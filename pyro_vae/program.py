@@ -7,7 +7,7 @@ scale, so that subsampling and KL weights never enter.
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pyro
@@ -172,14 +172,13 @@ def quiet(model: Program, x: Data, seed: int | None, *programs: Program) -> Iter
     """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
-    device = arguments(x)[0].device
     owners = [getattr(p, "__self__", p) for p in (model, *programs)]
     modules = [m for owner in owners if isinstance(owner, nn.Module) for m in owner.modules()]
     training = [m for m in modules if m.training]
     with (
         torch.no_grad(),
         pyro.validation_enabled(False),
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        own_random_state(x),
     ):
         for m in training:
             m.training = False
@@ -193,3 +192,9 @@ def quiet(model: Program, x: Data, seed: int | None, *programs: Program) -> Iter
 def reseed(seeds: torch.Generator) -> None:
     """Start the next block of noise."""
     torch.manual_seed(int(torch.randint(2**62, (), generator=seeds)))
+
+
+def own_random_state(x: Data) -> AbstractContextManager:
+    """Leave the global random state as it was."""
+    device = arguments(x)[0].device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

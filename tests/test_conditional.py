@@ -15,8 +15,8 @@ from pyro import poutine
 import pyro_vae
 from pyro_vae import __main__ as program
 from pyro_vae import data
-from pyro_vae.conditional import Mixture
 from pyro_vae.data.labels import keep_labels
+from pyro_vae.distributions.mixture import Mixture
 from pyro_vae.evidence.exact import LinearGaussian
 from pyro_vae.inference import classify, score_classes
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_terms

@@ -23,14 +23,14 @@ from pyro_vae.commands import evaluate, train
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
-from pyro_vae.runs import keeping as run_folder
+from pyro_vae.runs import keeping
 from pyro_vae.training.loop import NonFiniteLoss, Training
 
 # One process imports everything, and the others are copies of it.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.test_distributed", "matplotlib.pyplot", "sklearn.datasets"])
 QUICK = ["--epochs", "4", "--hidden_dims", "[16]", "--latent_dim", "2", "--batch_size", "100"]
-STEP, UPDATE, PREPARE = pyro.infer.SVI.step, run_folder.Checkpoints.update, train.prepare
+STEP, UPDATE, PREPARE = pyro.infer.SVI.step, keeping.Checkpoints.update, train.prepare
 
 
 class Point(Encoder):
@@ -203,7 +203,7 @@ def commands(rank, ports, run):
         "MASTER_ADDR": "localhost",
         "TORCHELASTIC_USE_AGENT_STORE": "1",
     }
-    run_folder.Checkpoints.update = lambda self, now: UPDATE(self, now=True)  # each epoch
+    keeping.Checkpoints.update = lambda self, now: UPDATE(self, now=True)  # each epoch
     ports = iter(ports)
 
     def started(*arguments, main=train.main):

@@ -13,10 +13,10 @@ from pyro.infer import Trace_ELBO
 
 from pyro_vae import build, data, equations, fit, likelihoods, load, log_evidence, save
 from pyro_vae.base import Likelihood
-from pyro_vae.build import WithMask
 from pyro_vae.data.files import read_csv
 from pyro_vae.data.pixels import draw_from
 from pyro_vae.evidence import LinearGaussian
+from pyro_vae.networks import WithMask
 from pyro_vae.objectives import ImportanceWeightedELBO
 from pyro_vae.plotting import columns_compared
 from pyro_vae.plotting.figure import to_rgb

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,56 +26,35 @@ def test_the_pictures_are_there():
         assert (ROOT / path).exists(), path
 
 
-# Who may import whom, from the bottom up: a module imports only modules of earlier layers.
+# Who may import whom, from the bottom up: a module imports only from earlier lines, or from its own package.
 LAYERS = [
-    {
-        "base",
-        "networks",
-        "flows",
-        "compiled",
-        "program",
-        "data",
-        "plotting",
-        "cli",
-        "optim",
-        "derivation",
-        "distributed",
-        "devices",
-    },
+    {"machine", "compiled", "data", "plotting", "base", "networks", "distributions"},
     {"priors", "encoders", "likelihoods"},
     {"vae"},
     {"conditional"},
-    {"objectives", "semi_supervised", "evidence", "inference", "build", "equations"},
-    {"training", "checkpoint"},
-    {"progress", "run_folder", "trained", "outputs", "evaluation_report", "page"},
-    {
-        "train",
-        "evaluate",
-        "check",
-        "parts",
-        "sample",
-        "reconstruct",
-        "encode",
-        "interpolate",
-        "manifold",
-        "impute",
-        "score",
-        "classify",
-        "augment",
-        "report",
-        "__main__",
-    },
+    {"program"},
+    {"objectives", "evidence"},
+    {"inference"},
+    {"equations"},
+    {"build"},
+    {"training"},
+    {"runs"},
+    {"commands"},
+    {"train", "__main__"},
 ]
-MODULES = sorted(p for p in (ROOT / "pyro_vae").rglob("*.py") if p.parent.name != "pyro_vae" or p.stem != "__init__")
+PARTS = {"priors", "encoders", "likelihoods"}
 
 
-def layer_of(name):
-    return next((i for i, layer in enumerate(LAYERS) if name in layer), None)
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported_modules(path):
-    """The pyro_vae modules that a file imports, but not those that only a type checker sees."""
-    tree = ast.parse(path.read_text())
+MODULES = {module_name(path): path for path in sorted((ROOT / "pyro_vae").rglob("*.py"))}
+
+
+def imports(name):
+    """The modules of this package that a module imports, but not those that only a type checker sees."""
+    tree = ast.parse(MODULES[name].read_text())
     hidden = {
         id(node)
         for block in ast.walk(tree)
@@ -84,22 +64,42 @@ def imported_modules(path):
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pyro_vae":
-            names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            yield from (name for name in names if (ROOT / "pyro_vae" / name).exists() or layer_of(name) is not None)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield from {inner if inner in MODULES else node.module} & MODULES.keys()
         elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("pyro_vae."))
+            yield from {alias.name for alias in node.names} & MODULES.keys()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT / "pyro_vae")))
-def test_imports_go_one_way(path):
-    parts = path.relative_to(ROOT / "pyro_vae").with_suffix("").parts
-    own = layer_of(parts[0])
-    assert own is not None, f"{parts[0]} has no layer"
-    for name in imported_modules(path):
-        layer = layer_of(name)
-        assert layer is not None, f"{name} has no layer"
-        assert name == parts[0] or layer < own or (layer == own and {own} & {0, 4, 5, 6, 7}), f"{path} imports {name}"
-    if parts[0] in ("vae", "objectives", "evidence"):
-        forbidden = {"priors", "encoders", "likelihoods"} & set(imported_modules(path))
-        assert not forbidden, f"{path} knows the concrete {forbidden}"
+def layer_of(name):
+    part = name.split(".")[1]
+    (layer,) = (i for i, layer in enumerate(LAYERS) if part in layer)
+    return layer
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "pyro_vae"])
+def test_imports_go_one_way(name):
+    for other in imports(name):
+        if other == "pyro_vae" or other.split(".")[1] != name.split(".")[1]:
+            assert other != "pyro_vae", f"{name} imports the package's own front"
+            assert layer_of(other) < layer_of(name), f"{name} imports {other}"
+    if name == "pyro_vae.vae" or layer_of(name) in (4, 5):
+        forbidden = [other for other in imports(name) if other.split(".")[1] in PARTS]
+        assert not forbidden, f"{name} knows the concrete {forbidden}"
+
+
+@pytest.mark.parametrize("package", sorted(set().union(*LAYERS)))
+def test_imports_within_a_package_go_one_way(package):
+    own = [name for name in MODULES if name.split(".")[1:2] == [package]]
+    graph = {name: {other for other in imports(name) if other in own} for name in own}
+    list(TopologicalSorter(graph).static_order())  # refuses a circle
+
+
+def test_opening_a_run_does_not_import_the_trainer():
+    reached, found = set(), ["pyro_vae.runs.opening"]
+    while found:
+        name = found.pop()
+        reached.add(name)
+        found += [other for other in imports(name) if other not in reached]
+    assert not [name for name in reached if name.split(".")[1:2] in (["training"], ["commands"])]

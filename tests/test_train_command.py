@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 import pyro_vae
 from pyro_vae.commands.cli import command
 from pyro_vae.commands.train import main
-from pyro_vae.runs import keeping as run_folder
+from pyro_vae.runs import keeping
 from pyro_vae.runs.opening import run_data
 
-UPDATE = run_folder.Checkpoints.update
+UPDATE = keeping.Checkpoints.update
 
 QUICK = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2"]
 
@@ -172,7 +172,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(pyro.infer.SVI, "step", interrupted)
-        patch.setattr(run_folder.Checkpoints, "update", lambda self, now: UPDATE(self, now=True))  # each epoch
+        patch.setattr(keeping.Checkpoints, "update", lambda self, now: UPDATE(self, now=True))  # each epoch
         with pytest.raises(SystemExit) as exit:
             train(*QUICK, "--epochs", "6", "--run", tmp_path / "broken")
     assert exit.value.code == 130
@@ -187,7 +187,7 @@ def test_a_longer_training_leaves_no_results_of_the_shorter_one(tmp_path, monkey
     train(*QUICK, "--run", tmp_path)
     (tmp_path / "evaluation.json").write_text("{}")
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "finish", lambda *args: sys.exit(9))  # as if killed before the results are written
+        patch.setattr(keeping, "finish", lambda *args: sys.exit(9))  # as if killed before the results are written
         with pytest.raises(SystemExit):
             train("--resume", tmp_path, "--epochs", "3")
     assert not (tmp_path / "model.safetensors").exists()

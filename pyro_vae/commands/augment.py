@@ -7,23 +7,15 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
+from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_npz
+from pyro_vae.commands.outputs import to_csv, to_npz
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import (
-    add_out_arguments,
-    add_run_arguments,
-    load_run,
-    new_folder,
-    of_class,
-    read_examples,
-    read_source,
-    to_csv,
-)
-from pyro_vae.training.loop import resolve_device
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import load_run, of_class, read_examples, read_source
 
 NAME = "augment"
 GREY_FORMS = ("binarized", "threshold", "grey")

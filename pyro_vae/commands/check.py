@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pyro_vae.commands.arguments import LABEL_HELP
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.runs.opening import LABEL_HELP, load_run, run_data
+from pyro_vae.runs.opening import load_run, run_data
 
 NUM_DATA = 32
 

@@ -11,24 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import load, write_file
-from pyro_vae.runs.opening import (
-    Examples,
-    add_data_arguments,
-    add_out_arguments,
-    add_run_arguments,
-    new_folder,
-    progress_bar,
-    read_examples,
-    to_csv,
-)
+from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import Examples, read_examples
 
 NAME = "classify"
 

@@ -9,22 +9,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
+from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_npz
+from pyro_vae.commands.outputs import to_csv, to_npz
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import (
-    Examples,
-    add_data_arguments,
-    add_out_arguments,
-    add_run_arguments,
-    load_run,
-    new_folder,
-    read_examples,
-    to_csv,
-)
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import Examples, load_run, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "encode"

@@ -13,6 +13,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
+from pyro_vae.commands.arguments import add_data_arguments, add_run_arguments
 from pyro_vae.commands.classify import by_example as classes_by_example
 from pyro_vae.commands.classify import run_classify
 from pyro_vae.commands.classify import show as show_classes
@@ -28,6 +29,7 @@ from pyro_vae.commands.evaluation_report import (
     summarize,
     to_netcdf,
 )
+from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import (
     Evidence,
@@ -45,16 +47,9 @@ from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.machine.devices import bfloat16_products, precision_on, resolve_device
 from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.program import Program
-from pyro_vae.runs.checkpoint import beside_the_figures, load, write_file
-from pyro_vae.runs.opening import (
-    Examples,
-    add_data_arguments,
-    add_run_arguments,
-    load_run,
-    progress_bar,
-    read_examples,
-    size,
-)
+from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.runs.opening import Examples, load_run, read_examples, size
 from pyro_vae.vae import VAE
 
 ANNEALING = {"num_temperatures": 1000, "num_chains": 16, "num_leapfrog": 10}

@@ -22,12 +22,13 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
+from pyro_vae.commands.outputs import to_csv
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.program import Program
-from pyro_vae.runs.opening import Examples, to_csv
+from pyro_vae.runs.opening import Examples
 from pyro_vae.vae import VAE
 
 ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc

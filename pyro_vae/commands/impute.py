@@ -14,27 +14,18 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import data, plotting
+from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import by_column, to_csv
+from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import (
-    add_data_arguments,
-    add_out_arguments,
-    add_run_arguments,
-    by_column,
-    load_run,
-    new_folder,
-    progress_bar,
-    read_examples,
-    read_like,
-    run_data,
-    to_csv,
-)
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import load_run, read_examples, read_like, run_data
 from pyro_vae.vae import VAE
 
 NAME = "impute"

@@ -7,13 +7,14 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
+from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_images, to_npz
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import add_out_arguments, add_run_arguments, load_run, new_folder, read_examples
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import load_run, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "manifold"

@@ -1,7 +1,9 @@
 """What the commands that decode data share: an example named on the command line, and files of what was made."""
 
+import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
-from pyro_vae.runs.opening import read_examples, run_data, to_csv
+from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 
 
@@ -105,3 +107,24 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
 def _small(x: Tensor) -> np.ndarray:
     whole = bool(((x == x.round()) & (x >= 0) & (x <= 255)).all())
     return (x.to(torch.uint8) if whole else x).cpu().numpy()
+
+
+def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
+    """Return a table as CSV, from its columns by name."""
+    values = [column.tolist() if isinstance(column, Tensor) else column for column in columns.values()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*values, strict=True):
+        writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
+    return text.getvalue()
+
+
+def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
+    """Say how large the errors of a table's columns are, (N, D), beside the spread of the true values ``x``."""
+    rms, sd = error.square().nanmean(0).sqrt(), (x - x.nanmean(0)).square().nanmean(0).sqrt()
+    shown = [f"{name} {e:.3g} ({s:.3g})" for name, e, s in zip(names, rms.tolist(), sd.tolist(), strict=True)]
+    shown = [column for column, e in zip(shown, rms.tolist(), strict=True) if not math.isnan(e)]
+    more = ", …" if len(shown) > most else ""
+    head = f"{what:<12}root mean square error of each column (standard deviation of its values):"
+    return [head, f"            {', '.join(shown[:most])}{more}"]

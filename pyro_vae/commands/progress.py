@@ -1,5 +1,7 @@
 """How a training shows itself: a progress bar on a terminal, plain lines elsewhere."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -59,3 +61,23 @@ class TrainingProgress:
 
 def _title(epoch: int, epochs: int) -> str:
     return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done: a bar on a terminal, a few plain lines elsewhere."""
+    console = Console(highlight=False)
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task, shown = bar.add_task(f"{what:<12}", total=None), 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        bar.update(task, completed=done, total=total)
+        fifth = 5 * done // total
+        if not console.is_terminal and fifth > shown:
+            print(f"{what:<12}{20 * fifth:3} %", flush=True)
+            shown = fifth
+
+    with bar:
+        yield report

@@ -5,21 +5,22 @@ from pathlib import Path
 import torch
 
 from pyro_vae import plotting
+from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, column_names, is_image, rows_of_table, to_images, to_npz
+from pyro_vae.commands.outputs import (
+    by_column,
+    check_memory,
+    column_names,
+    is_image,
+    rows_of_table,
+    to_csv,
+    to_images,
+    to_npz,
+)
 from pyro_vae.inference import reconstruct
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import (
-    add_data_arguments,
-    add_out_arguments,
-    add_run_arguments,
-    by_column,
-    load_run,
-    new_folder,
-    read_examples,
-    to_csv,
-)
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import load_run, read_examples
 
 NAME = "reconstruct"
 ACROSS, DOWN = 16, 4  # pairs of images in the picture

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from pyro_vae.commands.arguments import LABEL_HELP
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import LABEL_HELP
+from pyro_vae.runs.files import write_file
 
 
 def parser() -> Parser:

@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 
 from pyro_vae import plotting
+from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_npz, x_shape
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
 from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import load, write_file
-from pyro_vae.runs.opening import add_out_arguments, add_run_arguments, load_run, new_folder, run_data
+from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import load_run, run_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture

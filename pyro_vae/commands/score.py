@@ -17,24 +17,17 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_vae import data, plotting
+from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import defensive, khat_threshold, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.machine.devices import resolve_device
 from pyro_vae.program import Program
-from pyro_vae.runs.checkpoint import write_file
-from pyro_vae.runs.opening import (
-    Examples,
-    add_data_arguments,
-    add_out_arguments,
-    add_run_arguments,
-    load_run,
-    new_folder,
-    progress_bar,
-    read_examples,
-    to_csv,
-)
-from pyro_vae.training.loop import resolve_device
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import Examples, load_run, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "score"

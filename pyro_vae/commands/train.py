@@ -22,7 +22,7 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
-from pyro_vae.runs import keeping as run_folder
+from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
 from pyro_vae.training.loop import Row, Training, default_batch_size
 from pyro_vae.vae import VAE
@@ -71,9 +71,9 @@ def parse(argv: list[str] | None) -> Namespace:
     config = _parse(argv)
     if config.resume is None:
         return config
-    stored_path = Path(config.resume) / run_folder.CONFIG
+    stored_path = Path(config.resume) / folder.CONFIG
     if not stored_path.exists():
-        raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {run_folder.CONFIG})")
+        raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {folder.CONFIG})")
     if config.run is not None or config.overwrite:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
     stored = _parse(["--config", str(stored_path)])
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
             name = Path(config.data).stem
             run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
             if config.resume is None:
-                run_folder.check_new(run, config.overwrite)
+                folder.check_new(run, config.overwrite)
             log = _logger(config.log if is_first() else None, run)
             dataset, vae, training = prepare(config)
             resumed = config.resume is not None and (run / STATE).exists()
@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
                 _load(training, run)
         run = from_first(run)
         if is_first():
-            (run_folder.reopen if resumed else run_folder.create)(run, _as_yaml(config, dataset, training))
+            (keeping.reopen if resumed else keeping.create)(run, _as_yaml(config, dataset, training))
             _introduce(dataset, vae, config, training)
         try:
             _train(training, run, vae.likelihood.is_density, log)
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
             fail(f"{error}; go on with: python -m pyro_vae.train --resume {run}", status=1)
         if is_first():
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
-            summary = run_folder.finish(run, vae, dataset, training, facts)
+            summary = keeping.finish(run, vae, dataset, training, facts)
             if training.not_compiled:
                 print(f"compiled    no, since {training.not_compiled}")
             _conclude(run, vae, dataset, summary)
@@ -200,14 +200,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _load(training: Training, run: Path) -> None:
     load_training(training, run)
-    if training.finished and run_folder.is_complete(run, training):
+    if training.finished and keeping.is_complete(run, training):
         how = "its patience has run out" if training.epoch < training.epochs else "add --epochs to train longer"
         raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
 
 
 def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row], None]) -> None:
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
-    checkpoints = run_folder.Checkpoints(run, training)
+    checkpoints = keeping.Checkpoints(run, training)
     try:
         with TrainingProgress(training.epochs, training.epoch, is_density) as progress:
             for row in training.run(progress.step):

@@ -86,3 +86,8 @@ def keep_labels(y: Tensor, num: int, seed: int = KEEP_SEED) -> Tensor:
         turn[of_class] = torch.arange(int(of_class.sum()))
     kept = order[turn.argsort(stable=True)[:num]]
     return torch.full_like(y, UNKNOWN).index_copy(0, kept, y[kept])
+
+
+def with_labels(x: Tensor, y: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the data as a program takes them: with their labels, (N,), if all are known, and else without."""
+    return x if y is None or bool((y == UNKNOWN).any()) else (x, y)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.labels import UNKNOWN
-from pyro_vae.objectives import PerDatumELBO
+from pyro_vae.objectives.per_datum import PerDatumELBO
 from pyro_vae.program import Data, log_prob, sample_sites, trace
 
 

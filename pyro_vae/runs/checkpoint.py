@@ -1,10 +1,7 @@
 """Files of a model and of a training under way: safetensors, never pickle."""
 
-import contextlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +11,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
-from pyro_vae.data.source import one_line
+from pyro_vae.runs.files import write_file
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -105,29 +102,6 @@ def load_training(training: "Training", run: Path) -> None:
         training.load_state_dict(_read_tensors(path), facts)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint of this training: {error!r} is missing or unknown") from error
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Replace a file as a whole: whoever reads it sees the old content or the new, never a part."""
-    content = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def beside_the_figures(*paths: Path) -> Iterator[None]:
-    """Write what only shows figures that are safe already: where that fails, say why, and go on without it."""
-    try:
-        yield
-    except Exception as error:
-        for path in paths:
-            path.unlink(missing_ok=True)  # an earlier one would show other figures
-        names = ", ".join(path.name for path in paths)
-        print(f"warning: {names} could not be written ({type(error).__name__}: {one_line(error)})", file=sys.stderr)
 
 
 def _build(path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> VAE:

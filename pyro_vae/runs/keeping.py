@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves behind."""
+"""Keeping a training in its run folder: its state while it goes on, and in the end its model, figures and pictures."""
 
 import csv
 import importlib.metadata
@@ -13,37 +13,20 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.runs.checkpoint import MODEL, STATE, beside_the_figures, save, save_training, write_file
+from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
+from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
+from pyro_vae.runs.files import beside_the_figures, write_file
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.training.loop import Training, fingerprint, with_labels
+from pyro_vae.training.loop import Training
+from pyro_vae.data.source import fingerprint
+from pyro_vae.data.labels import with_labels
 from pyro_vae.vae import VAE
 
-CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
-PICTURES = ("samples.png", "reconstructions.png", "curves.png")
-
-
-def check_new(run: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something already, before anything is done.
-
-    Raises:
-        FileExistsError: When it isn't empty, unless it is a run folder and ``overwrite`` is set.
-    """
-    if run.exists() and not run.is_dir():
-        raise FileExistsError(f"run: {run} is a file; name a folder")
-    if not run.is_dir() or not any(run.iterdir()):
-        return
-    if not (run / CONFIG).exists():
-        raise FileExistsError(f"run: {run} exists and is no run folder; name another")
-    if not overwrite:
-        raise FileExistsError(
-            f"run: {run} holds a run already; name another folder, go on with --resume {run}, or replace it with "
-            "--overwrite"
-        )
 
 
 def create(run: Path, config: str) -> None:
@@ -66,19 +49,6 @@ def is_complete(run: Path, training: Training) -> bool:
     if not all((run / name).exists() for name in (SUMMARY, *PICTURES)):
         return False
     return json.loads((run / SUMMARY).read_text())["epochs"] == training.epoch
-
-
-def check_same_data(run: Path, dataset: Data) -> None:
-    """Refuse data that changed since the run was trained on them: its splits would be others.
-
-    Raises:
-        ValueError: Naming the data.
-    """
-    if not (run / SUMMARY).exists():
-        return
-    known = json.loads((run / SUMMARY).read_text()).get("data_fingerprint")
-    if known is not None and known != fingerprint(dataset.train):
-        raise ValueError(f"data: {dataset.name} has changed since {run} was trained on it; train again")
 
 
 class Checkpoints:

@@ -1,31 +1,24 @@
-"""What the commands on a trained run share: opening it, its data or the user's own, and a folder for the results."""
+"""Opening a run: its model, its data, and the user's own in the same form."""
 
-import csv
-import io
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyro_vae import data
 from pyro_vae.runs.checkpoint import load
-from pyro_vae.commands.cli import Parser
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.source import Source
-from pyro_vae.runs.keeping import CONFIG, check_same_data
+from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
 
-LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
 
 
 @dataclass(frozen=True)
@@ -43,33 +36,6 @@ class Examples:
     split: str
     name: str
     labels: Tensor | None
-
-
-def add_run_arguments(parser: Parser, *, label: bool = True) -> None:
-    """Add the options of every command on a run: the run, the class of a conditional one, the seed and the device."""
-    parser.add_argument("run", help="A run folder.")
-    if label:
-        parser.add_argument(
-            "--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y)."
-        )
-    parser.add_argument("--seed", type=int, default=0, help="Of the random numbers.")
-    parser.add_argument("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
-
-
-def add_data_arguments(parser: Parser) -> None:
-    """Add the options of every command on examples: which, and how to read them."""
-    add = parser.add_argument
-    add("--split", type=Literal["test", "validation", "train"] | None, help="Which of the run's data. Default: test.")
-    add("--data", type=str | None, help="Your own: a file, folder or name as for training. All of it, in its order.")
-    add("--levels", type=int | None, help="The number of grey levels of your own data. Default: the run's.")
-    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
-    add("--max_examples", type=int | None, help="Only the first so many. Default: all.")
-
-
-def add_out_arguments(parser: Parser, name: str) -> None:
-    """Add the options of every command that leaves files in a folder of its own."""
-    parser.add_argument("--out", type=str | None, help=f"The folder for the results. Default: RUN/{name}.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier results in that folder.")
 
 
 def load_run(run: str | os.PathLike, label: int | None) -> VAE:
@@ -219,63 +185,6 @@ def of_class(source: Source, label: int | None) -> Source:
     return replace(source, x=source.x[rows], y=source.y[rows])
 
 
-def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:
-    """Return the folder for a command's results, RUN/NAME unless the user says otherwise; make it by ``write_file``.
-
-    Raises:
-        FileExistsError: When there is something in it already, unless ``overwrite`` is set.
-    """
-    folder = run / name if out is None else Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--out: {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
-        )
-    return folder
-
-
-def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
-    """Return a table as CSV, from its columns by name."""
-    values = [column.tolist() if isinstance(column, Tensor) else column for column in columns.values()]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in zip(*values, strict=True):
-        writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
-    return text.getvalue()
-
-
-def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
-    """Say how large the errors of a table's columns are, (N, D), beside the spread of the true values ``x``."""
-    rms, sd = error.square().nanmean(0).sqrt(), (x - x.nanmean(0)).square().nanmean(0).sqrt()
-    shown = [f"{name} {e:.3g} ({s:.3g})" for name, e, s in zip(names, rms.tolist(), sd.tolist(), strict=True)]
-    shown = [column for column, e in zip(shown, rms.tolist(), strict=True) if not math.isnan(e)]
-    more = ", …" if len(shown) > most else ""
-    head = f"{what:<12}root mean square error of each column (standard deviation of its values):"
-    return [head, f"            {', '.join(shown[:most])}{more}"]
-
-
 def size(shape: Sequence[int]) -> str:
     """Say how large an example is."""
     return f"{shape[-2]}x{shape[-1]} pixels" if len(shape) == 3 else f"{shape[0]} columns"
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how much is done: a bar on a terminal, a few plain lines elsewhere."""
-    console = Console(highlight=False)
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    task, shown = bar.add_task(f"{what:<12}", total=None), 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal shown
-        bar.update(task, completed=done, total=total)
-        fifth = 5 * done // total
-        if not console.is_terminal and fifth > shown:
-            print(f"{what:<12}{20 * fifth:3} %", flush=True)
-            shown = fifth
-
-    with bar:
-        yield report

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import functools
-import hashlib
 import math
 import time
 import warnings
@@ -18,7 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.labels import UNKNOWN, with_labels
+from pyro_vae.data.source import fingerprint
 from pyro_vae.machine.devices import (
     bfloat16_products,
     keep_freed_memory,
@@ -30,7 +30,6 @@ from pyro_vae.machine.devices import (
 from pyro_vae.machine.distributed import Processes
 from pyro_vae.objectives import check_objective, elbo_terms
 from pyro_vae.objectives.summed_out import SummedOutELBO
-from pyro_vae.program import Data
 from pyro_vae.training.optim import FusedOptim
 from pyro_vae.vae import VAE
 
@@ -435,16 +434,6 @@ def fit(vae: VAE, x: Tensor, **options: Any) -> list[Row]:
 def default_batch_size(x: Tensor) -> int:
     """Return how many data are in a step, where the user doesn't say."""
     return min(128, len(x))
-
-
-def fingerprint(x: Tensor) -> str:
-    """Return a hash of data, which differs where any of them, or their order, differs."""
-    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def with_labels(x: Tensor, y: Tensor | None) -> Data:
-    """Return the data as a program takes them: with their labels, (N,), if all are known, and else without."""
-    return x if y is None or bool((y == UNKNOWN).any()) else (x, y)
 
 
 def _labels(vae: VAE, x: Tensor, y: Tensor | None, device: torch.device) -> Tensor | None:

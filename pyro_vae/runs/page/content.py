@@ -16,7 +16,7 @@ from pyro_vae.inference.latent import Latents, plane
 from pyro_vae.runs.page import figures
 from pyro_vae.runs.page.explorer import Network, Plane, explore
 from pyro_vae.runs.page.facts import EVALUATION, figure, general, number, read_columns, read_json, short
-from pyro_vae.runs.keeping import METRICS
+from pyro_vae.runs.folder import METRICS
 from pyro_vae.runs.opening import size
 from pyro_vae.vae import VAE
 
