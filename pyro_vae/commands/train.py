@@ -1,7 +1,9 @@
 """Train a VAE from the command line: ``python -m pyro_vae.train``."""
 
 import datetime
+import itertools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,11 +92,23 @@ def parse(argv: list[str] | None) -> Namespace:
 
 
 def _parse(argv: list[str]) -> Namespace:
-    default = ["--objective", DEFAULTS["objective"]]
-    if not any(arg.split("=")[0] in ("--objective", "--config") for arg in argv):
-        argv = [*default, *argv]
-    config = parser().parse_args(argv)
-    return config if config.objective is not None else parser().parse_args([*argv, *default])
+    configs, options = _apart(argv)
+    no_objective = not any(arg.split("=")[0] == "--objective" for arg in options)
+    if no_objective and (not configs or parser().parse_args(configs).objective is None):
+        options = ["--objective", DEFAULTS["objective"], *options]
+    return parser().parse_args([*configs, *options])
+
+
+def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Take the configurations out of the arguments: the parser lets them win over all options before them."""
+    configs: list[str] = []
+    options: list[str] = []
+    for arg in (remaining := iter(argv)):
+        if re.fullmatch("--conf(i|ig)?", arg):
+            configs += [arg, *itertools.islice(remaining, 1)]
+        else:
+            (configs if re.match("--conf(i|ig)?=", arg) else options).append(arg)
+    return configs, options
 
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
