@@ -74,7 +74,7 @@ def refuse_unused(kind: str, functions: Mapping[str, Callable[..., Any]], given:
         ValueError: Naming the option.
     """
     takes = {name: options_of(function, given).keys() for name, function in functions.items()}
-    for option in set().union(*takes.values()) - takes[chosen]:
+    for option in sorted(set().union(*takes.values()) - takes[chosen]):
         owners = " or ".join(name for name, options in takes.items() if option in options)
         raise ValueError(f"--{option} belongs to --{kind} {owners}, not {chosen}; leave it out")
 

@@ -65,15 +65,13 @@ def main(argv: list[str] | None = None) -> None:
             {} if labels is None else {"label": labels}
         )
         files["augmented.csv"] = to_csv(columns)
-    results = Results(folder, "augmented")
-    results.write(files)
+    results = Results(folder, "augmented").write(files)
     what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
     print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")
     if labels is not None:
         print("labels      those of the originals: whether a variation still deserves it, the model doesn't know")
     print(f"rows        {len(x):,}: the {count:,} originals first, then in turn")
-    results.add("png", lambda path: draw(path, original, variations, args.data))
-    results.conclude()
+    results.conclude(lambda path: draw(path, original, variations, args.data))
 
 
 def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:

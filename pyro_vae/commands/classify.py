@@ -44,8 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     examples = read_chosen(run, vae, args)
     classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
     summary = summarize(vae, examples, classes) | {"seed": args.seed, "device": str(device), "seconds": seconds}
-    results = Results(folder, "classes")
-    results.write({"classes.csv": by_example(vae, examples, classes), "classes.json": summary})
+    results = Results(folder, "classes").write(
+        {"classes.csv": by_example(vae, examples, classes), "classes.json": summary}
+    )
     show(summary)
     results.conclude()
 

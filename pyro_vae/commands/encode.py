@@ -35,18 +35,15 @@ def main(argv: list[str] | None = None) -> None:
     examples = read_chosen(run, vae, args)
     latents = encode(vae, examples.x.to(device), **options_of(encode, args))
 
-    results = Results(folder, "latents")
-    results.write(
+    results = Results(folder, "latents").write(
         {
             "latents.npz": to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}),
             "latents.csv": by_example(latents, examples),
             "dimensions.csv": by_dimension(latents),
         }
     )
-    for line in _words(latents, examples, args.num_samples):
-        print(line)
-    results.add("png", lambda path: draw(path, latents, examples))
-    results.conclude()
+    print(*_words(latents, examples, args.num_samples), sep="\n")
+    results.conclude(lambda path: draw(path, latents, examples))
 
 
 def arrays(latents: Latents) -> dict[str, Tensor | None]:

@@ -139,8 +139,9 @@ def main(argv: list[str] | None = None) -> None:
         # The draws are of this process's own data, which a proposal may be fitted to.
         kept = min(args.num_samples, MAX_KEPT), args.seed
         results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept)))
-        results.add("png", lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
-        results.conclude("run folder")
+        results.conclude(
+            lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary), "run folder"
+        )
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
@@ -156,10 +157,11 @@ def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: t
         classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision, "seconds": seconds}
     summary = summarize_classes(vae, examples, classes) | facts
-    results = Results(run, args.name)
-    results.write({f"{args.name}.csv": classes_by_example(vae, examples, classes), f"{args.name}.json": summary})
+    results = Results(run, args.name).write(
+        {f"{args.name}.csv": classes_by_example(vae, examples, classes), f"{args.name}.json": summary}
+    )
     show_classes(summary)
-    results.conclude("run folder")
+    results.conclude(what="run folder")
 
 
 def complete(args: Namespace, given: Namespace) -> Namespace:

@@ -270,8 +270,7 @@ def show(estimate: Estimate, summary: dict[str, Any]) -> None:
     console.print(table)
     if not console.is_terminal:  # there, the frame ends in a blank line
         print()
-    for line in _words(estimate, summary):
-        print(line)
+    print(*_words(estimate, summary), sep="\n")
 
 
 def _spread(values: Tensor) -> tuple[float, float, float]:

@@ -102,10 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     arrays = summaries(vae, task, filled)
     results = Results(folder, "completed")
     write(results, task, filled, scored, arrays, args)
-    for line in _words(task, filled, scored):
-        print(line)
-    results.add("png", lambda path: draw(path, vae, task, arrays))
-    results.conclude()
+    print(*_words(task, filled, scored), sep="\n")
+    results.conclude(lambda path: draw(path, vae, task, arrays))
 
 
 def check_options(args: Namespace, given: Namespace) -> None:

@@ -59,14 +59,12 @@ def main(argv: list[str] | None = None) -> None:
             "t": t.repeat(len(between)),
         }
         files["interpolation.csv"] = rows_of_table(names, x, first)
-    results = Results(folder, "interpolation")
-    results.write(files)
+    results = Results(folder, "interpolation").write(files)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
     print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
     print(f"between     rows {pairs} of {examples.name} ({examples.split})")
     title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
-    results.add("png", lambda path: draw(path, vae, x, ends, t, between, names, title))
-    results.conclude()
+    results.conclude(lambda path: draw(path, vae, x, ends, t, between, names, title))
 
 
 def draw(

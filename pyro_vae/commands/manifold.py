@@ -76,8 +76,7 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
         else:
             plotting.columns_plane(x.numpy(), path, across=across, up=up, names=names, title=title)
 
-    results.add("png", draw)
-    results.conclude()
+    results.conclude(draw)
 
 
 def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | None) -> None:
@@ -119,8 +118,7 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
                 x.numpy(), s.numpy(), path, names=names, line_names=walks, t_name=steps_name, title=title
             )
 
-    results.add("png", draw)
-    results.conclude()
+    results.conclude(draw)
 
 
 def _write(
@@ -138,6 +136,4 @@ def _write(
     if names is not None:
         where = {f"z{j + 1}": values for j, values in enumerate(z.flatten(0, -2).T)}
         files[f"{name}.csv"] = rows_of_table(names, x, {**(first or {}), **where})
-    results = Results(folder, name)
-    results.write(files)
-    return results
+    return Results(folder, name).write(files)

@@ -34,7 +34,7 @@ class Results:
         self.folder, self.name = folder, name
         self.names: list[str] = []  # of what was written
 
-    def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]]) -> None:
+    def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]]) -> "Results":
         """Write the data, from the content of each file by its name; a mapping is a summary, to be written as JSON.
 
         What an earlier call left under the same name goes first, and a summary comes last: where it is, it belongs to
@@ -48,6 +48,7 @@ class Results:
             content = json.dumps(content, indent=2) + "\n" if isinstance(content, Mapping) else content
             write_file(self.folder / name, content)
             self.names.append(name)
+        return self
 
     def add(self, kind: str, write: Callable[[Path], None]) -> None:
         """Write NAME.KIND, such as a picture, by a function of its path; where that fails, say so and go on."""
@@ -56,8 +57,10 @@ class Results:
             write(path)
             self.names.append(path.name)
 
-    def conclude(self, what: str = "results") -> None:
-        """Print where the files are, and which there are."""
+    def conclude(self, draw: Callable[[Path], None] | None = None, what: str = "results") -> None:
+        """Draw NAME.png, if there is to be one, and print where the files are, and which there are."""
+        if draw is not None:
+            self.add("png", draw)
         print(f"{what:<12}{self.folder}  ({', '.join(self.names)})")
 
 

@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"error       root mean square {error.square().nanmean().sqrt().item():.4g} per pixel")
     else:
         print(*by_column("error", names, again - x, x), sep="\n")
-    results.add("png", lambda path: draw(path, vae, x, again, names, Path(examples.name).name, how))
-    results.conclude()
+    results.conclude(lambda path: draw(path, vae, x, again, names, Path(examples.name).name, how))
 
 
 def draw(path: Path, vae: VAE, x: Tensor, again: Tensor, names: list[str] | None, name: str, how: str) -> None:

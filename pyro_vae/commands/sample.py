@@ -71,8 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     files: dict[str, bytes | str] = {"samples.npz": to_npz(vae, data=data, other={"z": made.z, "y": y})}
     if names is not None:
         files["samples.csv"] = rows_of_table(names, x, {} if y is None else {"y": y})
-    results = Results(folder, "samples")
-    results.write(files)
+    results = Results(folder, "samples").write(files)
     what = "means E[x|z]" if args.mean else "draws"
     of = "" if y is None else f", classes 0 to {int(y[-1])}" if args.label is None else f", class {args.label}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
@@ -93,8 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         above = title if near is None else f"{which}, and variations: {what}, temperature {args.temperature:g}"
         plotting.image_grid(shown, x_shape(vae), path, columns=columns, title=above)
 
-    results.add("png", draw)
-    results.conclude()
+    results.conclude(draw)
 
 
 def join(parts: Sequence[Decoded]) -> Decoded:

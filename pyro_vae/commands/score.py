@@ -77,12 +77,11 @@ def main(argv: list[str] | None = None) -> None:
     scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
     summary = summarize(scores, examples, held_out, anomalous, args)
     summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
-    results = Results(folder, "scores")
-    results.write({"scores.csv": by_example(scores, examples, anomalous, args), "scores.json": summary})
-    for line in _words(scores, summary):
-        print(line)
-    results.add("png", lambda path: draw(path, vae, scores, examples, args))
-    results.conclude()
+    results = Results(folder, "scores").write(
+        {"scores.csv": by_example(scores, examples, anomalous, args), "scores.json": summary}
+    )
+    print(*_words(scores, summary), sep="\n")
+    results.conclude(lambda path: draw(path, vae, scores, examples, args))
 
 
 def _against(args: Namespace, examples: Examples) -> Literal["test", "validation"]:

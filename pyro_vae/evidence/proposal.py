@@ -51,7 +51,6 @@ class Widened(Proposal):
     factor: float = 1.2
 
     def __call__(self, model: Program, guide: Program, x: Data, **how: Any) -> Program:
-        """Return the wider guide."""
         return widened(guide, self.factor)
 
 
@@ -66,7 +65,6 @@ class Defensive(Proposal):
     fraction: float = 0.1
 
     def __call__(self, model: Program, guide: Program, x: Data, **how: Any) -> Program:
-        """Return the mixture."""
         return defensive(model, guide, self.fraction)
 
 
@@ -87,7 +85,6 @@ class Refined(Proposal):
     full_rank: bool = False
 
     def __call__(self, model: Program, guide: Program, x: Data, **how: Any) -> Program:
-        """Return the fitted Gaussians."""
         if self.full_rank:  # a full covariance is found sooner from Laplace's than from independent dimensions
             seed = how.get("seed")
             guide = laplace(model, guide, x, **how | {"seed": None if seed is None else seed + 1})
@@ -107,5 +104,4 @@ class Laplace(Proposal):
     learning_rate: float = 0.05
 
     def __call__(self, model: Program, guide: Program, x: Data, **how: Any) -> Program:
-        """Return the fitted Gaussians."""
         return laplace(model, guide, x, **vars(self), **how)
