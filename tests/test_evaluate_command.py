@@ -269,6 +269,7 @@ def test_options_that_would_have_no_effect_are_refused(run, capsys):
         (["--num_samples", "1000", "--estimator", "ais"], "num_samples belongs to --estimator importance, not ais"),
         (["--estimator", "ais", "--proposal", "Refined"], "proposal belongs to --estimator importance, not ais"),
         (["--proposal", "Widened", "--proposal.steps", "2"], "no option steps"),
+        (["--proposal.steps", "2"], "proposal: name a class before its option steps (see"),
         (["--proposal", "Nope"], "part of this package, or module.Class, got Nope"),
         (["--proposal", "mymodule.Nope"], "no module mymodule"),
         (["--proposal", "pyro_vae.priors.StudentT"], "proposal"),

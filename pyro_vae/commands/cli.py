@@ -88,7 +88,7 @@ _PLAINER = (
     (r"Problem with given class_path '([\w.]+)':;?", r"\1:"),
     (r"<class '([\w.]+)'>", r"\1"),
     (r"[.;]? ?(Given|Got) value: ", ", got "),
-    (r"; Expected NoneType", ""),
+    (r"Expected an .*, got NestedArg\(key='([\w.]+)'.*\)", r"name a class before its option \1"),
     (r"typing\.Literal\[(.*?)\]", r"one of \1"),
     (r"Expected (?:a )?dot import path string: [^\s;,]+", "expected a part of this package, or module.Class"),
     (r"collections\.abc\.Sequence", "list, such as [400]"),

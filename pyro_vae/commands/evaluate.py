@@ -208,7 +208,8 @@ def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
         proposal = quasi_random(proposal) if args.quasi_random else proposal
         with progress_bar("log P(X)") as progress:
             result = log_evidence(vae.model, proposal, x, **options, progress=progress)
-        options |= {"proposal": proposal_name(args), "quasi_random": args.quasi_random, **proposal_options(args)}
+        options |= {"proposal": proposal_name(args), "quasi_random": args.quasi_random}
+        options = proposal_options(args) | options
     else:
         with progress_bar("annealing") as progress:
             if args.estimator == "ais":

@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, check_memory, check_row, column_names, rows_of_table, to_images, to_npz
+from pyro_vae.commands.outputs import check_memory, check_row, column_names, to_images, write_decoded
 from pyro_vae.inference import interpolate
 from pyro_vae.vae import VAE
 
@@ -50,16 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     x, z = (values.cpu().transpose(0, 1) for values in (made.x, made.z))  # (P, T, …)
     t = torch.linspace(0, 1, args.num)
 
-    other = {"z": z, "t": t, "between": between}
-    files: dict[str, bytes | str] = {"interpolation.npz": to_npz(vae, data={"x": x, "ends": ends}, other=other)}
-    if names is not None:
-        first = {
-            "from": between[:, 0].repeat_interleave(args.num),
-            "to": between[:, 1].repeat_interleave(args.num),
-            "t": t.repeat(len(between)),
-        }
-        files["interpolation.csv"] = rows_of_table(names, x, first)
-    results = Results(folder, "interpolation").write(files)
+    start_row, end_row = between.repeat_interleave(args.num, 0).T
+    first = {"from": start_row, "to": end_row, "t": t.repeat(len(between))}
+    data, other = {"x": x, "ends": ends}, {"z": z, "t": t, "between": between}
+    results = write_decoded(folder, "interpolation", vae, names, data, first=first, **other)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
     print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
     print(f"between     rows {pairs} of {examples.name} ({examples.split})")

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import open_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, check_memory, column_names, read_near, rows_of_table, to_images, to_npz
+from pyro_vae.commands.outputs import check_memory, column_names, read_near, to_images, write_decoded
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.runs.opening import read_examples
@@ -65,7 +65,7 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     made = manifold(vae, num, seed=args.seed)
     x, z = made.x.cpu(), made.z.cpu()
     across, up = z[0, :, 0].numpy(), z[:, 0, 1].numpy()
-    results = _write(folder, "manifold", vae, x, z, names)
+    results = write_decoded(folder, "manifold", vae, names, {"x": x}, first=_columns(z), z=z)
     ranges = f"z1 from {across[0]:.2f} to {across[-1]:.2f}, z2 from {up[-1]:.2f} to {up[0]:.2f}"
     print(f"manifold    {num} x {num} points at equal steps of the prior's distribution function: {ranges}")
 
@@ -101,7 +101,8 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     unit = "variance of E[z|x]" if latents.kl_per_dimension is None else "nats of KL"
     s = torch.linspace(-span, span, num, dtype=torch.float64)
     first = {"dimension": [f"z{j + 1}" for j in dims for _ in range(num)], "s": s.repeat(len(dims))}
-    results = _write(folder, "traversals", vae, x, z, names, first, dims=torch.tensor(dims), s=s)
+    other = {"z": z, "dims": torch.tensor(dims), "s": s}
+    results = write_decoded(folder, "traversals", vae, names, {"x": x}, first=first | _columns(z), **other)
     order = ", ".join(f"z{j + 1} {use[j].item():.2f}" for j in dims[:8]) + (", …" if len(dims) > 8 else "")
     print(f"dimensions  {order} ({unit}, of {len(examples.x):,} test examples)")
     print(f"walks       {len(dims)}, from {-span:g} to {span:g} standard deviations of the prior, through {middle}")
@@ -121,19 +122,6 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     results.conclude(draw)
 
 
-def _write(
-    folder: Path,
-    name: str,
-    vae: VAE,
-    x: Tensor,
-    z: Tensor,
-    names: list[str] | None,
-    first: dict | None = None,
-    **other: Tensor,
-) -> Results:
-    """Write what was decoded."""
-    files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data={"x": x}, other={"z": z, **other})}
-    if names is not None:
-        where = {f"z{j + 1}": values for j, values in enumerate(z.flatten(0, -2).T)}
-        files[f"{name}.csv"] = rows_of_table(names, x, {**(first or {}), **where})
-    return Results(folder, name).write(files)
+def _columns(z: Tensor) -> dict[str, Tensor]:
+    """Return latents, (..., Z), as columns of a table."""
+    return {f"z{j + 1}": values for j, values in enumerate(z.flatten(0, -2).T)}

@@ -135,6 +135,23 @@ def rows_of_table(names: list[str], x: Tensor, first: Mapping[str, Any] | None =
     return to_csv({**(first or {}), **dict(zip(names, x.flatten(0, -2).T, strict=True))})
 
 
+def write_decoded(
+    folder: Path,
+    name: str,
+    vae: VAE,
+    names: list[str] | None,
+    data: Mapping[str, Tensor],
+    *,
+    first: Mapping[str, Any] | None = None,
+    **other: Tensor | None,
+) -> Results:
+    """Write data, (..., D), by their names and other arrays to NAME.npz; of a table, ``first`` and x to NAME.csv."""
+    files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data=data, other=other)}
+    if names is not None:
+        files[f"{name}.csv"] = rows_of_table(names, data["x"], first)
+    return Results(folder, name).write(files)
+
+
 def to_images(vae: VAE, x: Tensor) -> np.ndarray:
     """Return grey images as an array, (..., D) -> (..., H, W)."""
     return x.unflatten(-1, x_shape(vae)[-2:]).numpy()

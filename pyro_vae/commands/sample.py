@@ -9,7 +9,7 @@ import torch
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import open_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, check_memory, column_names, read_near, rows_of_table, to_npz, x_shape
+from pyro_vae.commands.outputs import check_memory, column_names, read_near, write_decoded, x_shape
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
@@ -68,10 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     data = {"x": x} if near is None else {"x": x, "near": near}
     if y is None and args.label is not None:
         y = torch.full((args.num,), args.label)
-    files: dict[str, bytes | str] = {"samples.npz": to_npz(vae, data=data, other={"z": made.z, "y": y})}
-    if names is not None:
-        files["samples.csv"] = rows_of_table(names, x, {} if y is None else {"y": y})
-    results = Results(folder, "samples").write(files)
+    labels = {} if y is None else {"y": y}
+    results = write_decoded(folder, "samples", vae, names, data, first=labels, z=made.z, y=y)
     what = "means E[x|z]" if args.mean else "draws"
     of = "" if y is None else f", classes 0 to {int(y[-1])}" if args.label is None else f", class {args.label}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
