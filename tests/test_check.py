@@ -226,7 +226,7 @@ def test_command_line(table, capsys, monkeypatch):
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     process = subprocess.run(
-        [sys.executable, "-m", "pyro_vae.commands.check", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pyro_vae", "check", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")

@@ -62,13 +62,7 @@ def options_of(function: Callable[..., Any], args: Namespace) -> dict[str, Any]:
 
 
 def refuse_unused(kind: str, functions: Mapping[str, Callable[..., Any]], given: Namespace, chosen: str) -> None:
-    """Refuse options that would have no effect, as they belong to functions that were not chosen.
-
-    Args:
-        kind: The option that chooses.
-        functions: By the names that it may take.
-        given: The options that the user gave, without defaults.
-        chosen: The name that it has.
+    """Refuse what was ``given`` without effect: options of other functions than the one that ``--kind`` has chosen.
 
     Raises:
         ValueError: Naming the option.
@@ -82,10 +76,7 @@ def refuse_unused(kind: str, functions: Mapping[str, Callable[..., Any]], given:
 def open_run(args: Namespace, name: str, *, whole: bool = False) -> tuple[Path, torch.device, VAE, Path]:
     """Return what a command on a run begins with: the run, the device, the model on it, and the folder for the results.
 
-    Args:
-        args: The options.
-        name: The command's.
-        whole: Open a conditional run without ``--label`` as it is, rather than as P(X).
+    The folder is not made yet. With ``whole``, a conditional run without ``--label`` is opened as it is, not as P(X).
 
     Raises:
         ValueError: Naming the option that does not fit.
@@ -94,23 +85,14 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> tuple[Path, 
     run, device = Path(args.run), resolve_device(args.device)
     label = args.get("label")
     vae = load(run) if whole and label is None else load_run(run, label)
-    return run, device, vae.to(device), new_folder(args.out, run, name, args.overwrite)
-
-
-def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:
-    """Return the folder for a command's results, RUN/NAME unless the user says otherwise; nothing is made yet.
-
-    Raises:
-        FileExistsError: When there is something in it already, unless ``overwrite`` is set.
-    """
-    folder = run / name if out is None else Path(out)
+    folder = run / name if args.out is None else Path(args.out)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--out: {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
         raise FileExistsError(
             f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
         )
-    return folder
+    return run, device, vae.to(device), folder
 
 
 def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:

@@ -42,28 +42,31 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"{run} was trained without labels; train with --condition label for P(Y | X)")
     check_count(num_samples=args.num_samples)
     examples = read_chosen(run, vae, args)
-    classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
-    summary = summarize(vae, examples, classes) | {"seed": args.seed, "device": str(device), "seconds": seconds}
-    results = Results(folder, "classes").write(
-        {"classes.csv": by_example(vae, examples, classes), "classes.json": summary}
-    )
-    show(summary)
-    results.conclude()
+    facts = {"seed": args.seed, "device": str(device)}
+    classify_and_write(Results(folder, "classes"), vae, examples, args.num_samples, facts)
 
 
-def run_classify(
-    vae: ConditionalVAE, examples: Examples, num_samples: int, seed: int, device: torch.device
-) -> tuple[Classes, float]:
-    """Estimate log P(x, y) of all classes, on the CPU in the end; return also the seconds that it took."""
+def classify_and_write(
+    results: Results,
+    vae: ConditionalVAE,
+    examples: Examples,
+    num_samples: int,
+    facts: dict[str, Any],
+) -> None:
+    """Estimate log P(x, y) of all classes, write the figures and show them; ``facts`` are the seed, the device …."""
     check_data(vae.model, examples.x)
     kind = "" if examples.split == "all" else f"{examples.split} "
     print(f"data        {examples.name}: {len(examples.x):,} {kind}examples, {vae.num_classes} classes")
-    print(f"estimator   importance sampling, {num_samples:,} samples for each example and class, on {device}")
-    start = time.monotonic()
+    print(f"estimator   importance sampling, {num_samples:,} samples for each example and class, on {facts['device']}")
+    start, x = time.monotonic(), examples.x.to(facts["device"])
     with progress_bar("P(Y | X)") as progress:
-        found = classify(vae, examples.x.to(device), num_samples=num_samples, seed=seed, progress=progress)
+        found = classify(vae, x, num_samples=num_samples, seed=facts["seed"], progress=progress)
     classes = Classes(found.log_joint.cpu(), found.se.cpu(), found.khat.cpu(), num_samples)
-    return classes, round(time.monotonic() - start, 3)
+    seconds = round(time.monotonic() - start, 3)
+    summary = summarize(vae, examples, classes) | facts | {"seconds": seconds}
+    results.write({f"{results.name}.csv": by_example(vae, examples, classes), f"{results.name}.json": summary})
+    show(summary)
+    results.conclude()
 
 
 def known_labels(vae: ConditionalVAE, examples: Examples) -> Tensor | None:

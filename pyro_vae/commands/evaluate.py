@@ -23,10 +23,7 @@ from pyro_vae.commands.arguments import (
     refuse_unused,
     run_parser,
 )
-from pyro_vae.commands.classify import by_example as classes_by_example
-from pyro_vae.commands.classify import run_classify
-from pyro_vae.commands.classify import show as show_classes
-from pyro_vae.commands.classify import summarize as summarize_classes
+from pyro_vae.commands.classify import classify_and_write
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.evaluation_report import (
     CURVE_EXAMPLES,
@@ -132,16 +129,14 @@ def main(argv: list[str] | None = None) -> None:
         facts = {"seed": args.seed, "device": str(device), "seconds": seconds}
         compared = reference(run, whole_estimate.result) if args.data else None
         summary = summarize(vae, examples, whole_estimate, compared) | facts
-        results = Results(run, args.name)
+        results = Results(run, args.name, "run folder")
         table = by_example(examples, whole_estimate, summary)
         results.write({f"{args.name}.csv": table, f"{args.name}.json": summary})
         show(whole_estimate, summary)
         # The draws are of this process's own data, which a proposal may be fitted to.
         kept = min(args.num_samples, MAX_KEPT), args.seed
         results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept)))
-        results.conclude(
-            lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary), "run folder"
-        )
+        results.conclude(lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
@@ -153,15 +148,9 @@ def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: t
             "for other estimators, proposals and targets"
         )
     examples = read_chosen(run, vae, args)
+    facts = {"seed": args.seed, "device": str(device), "precision": args.precision}
     with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
-        classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
-    facts = {"seed": args.seed, "device": str(device), "precision": args.precision, "seconds": seconds}
-    summary = summarize_classes(vae, examples, classes) | facts
-    results = Results(run, args.name).write(
-        {f"{args.name}.csv": classes_by_example(vae, examples, classes), f"{args.name}.json": summary}
-    )
-    show_classes(summary)
-    results.conclude(what="run folder")
+        classify_and_write(Results(run, args.name, "run folder"), vae, examples, args.num_samples, facts)
 
 
 def complete(args: Namespace, given: Namespace) -> Namespace:

@@ -40,7 +40,7 @@ def parser() -> Parser:
         help="Walk through an example rather than the middle of the prior: the number of a row of the test data, from "
         "0, or a file of your own with one (default: the first).",
     )
-    parser.add_options(read_near, "levels")
+    parser.add_options(read_examples, "levels")
     return parser
 
 

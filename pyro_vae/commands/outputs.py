@@ -28,10 +28,11 @@ class Results:
     Args:
         folder: Where; made when there is something to put there.
         name: Of the main files, NAME.csv, NAME.png ….
+        what: What to call the folder.
     """
 
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.name = folder, name
+    def __init__(self, folder: Path, name: str, what: str = "results"):
+        self.folder, self.name, self.what = folder, name, what
         self.names: list[str] = []  # of what was written
 
     def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]]) -> "Results":
@@ -57,24 +58,17 @@ class Results:
             write(path)
             self.names.append(path.name)
 
-    def conclude(self, draw: Callable[[Path], None] | None = None, what: str = "results") -> None:
+    def conclude(self, draw: Callable[[Path], None] | None = None) -> None:
         """Draw NAME.png, if there is to be one, and print where the files are, and which there are."""
         if draw is not None:
             self.add("png", draw)
-        print(f"{what:<12}{self.folder}  ({', '.join(self.names)})")
+        print(f"{self.what:<12}{self.folder}  ({', '.join(self.names)})")
 
 
 def read_near(
     run: Path, vae: VAE, near: str, *, levels: int | None = None, data_dir: str | None = None
 ) -> tuple[Tensor, str]:
-    """Read one example, (D,), and say which it is.
-
-    Args:
-        run: The run folder.
-        vae: Its model.
-        near: A ROW of the test split, or FILE[:ROW]; rows count from 0.
-        levels: The number of grey levels of that file. Default: the run's.
-        data_dir: The folder of mnist and its relatives, where the file is one of them.
+    """Read one example, (D,), and say which: a ROW of the test split, or FILE[:ROW]; rows count from 0.
 
     Raises:
         ValueError: If there is no such row, or the file doesn't fit the run.

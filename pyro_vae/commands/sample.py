@@ -13,7 +13,7 @@ from pyro_vae.commands.outputs import check_memory, column_names, read_near, wri
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.runs.opening import run_data
+from pyro_vae.runs.opening import read_examples, run_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -32,7 +32,7 @@ def parser() -> Parser:
         help="Vary an example: draws from its posterior, decoded. The number of a row of the test data, from 0, or a "
         "file of your own with one (default: the first).",
     )
-    parser.add_options(read_near, "levels", "data_dir")
+    parser.add_options(read_examples, "levels", "data_dir")
     return parser
 
 

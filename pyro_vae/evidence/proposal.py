@@ -29,14 +29,10 @@ class Proposal(ABC):
     def __call__(
         self, model: Program, guide: Program, x: Data, *, seed: int | None = None, progress: Progress | None = None
     ) -> Program:
-        """Return a guide over the same sites, for these data.
+        """Return a guide over the same sites, for these data, (N, ...).
 
-        Args:
-            model: A Pyro model of ``x``.
-            guide: Its guide.
-            x: Data, (N, ...).
-            seed: Of the noise of a fit; another one than that of the estimate.
-            progress: Called with the number of data done, and of all.
+        A fit takes ``seed``, another one than the estimate's, and calls ``progress`` with the number of data done, and
+        of all.
         """
 
 
