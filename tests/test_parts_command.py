@@ -23,6 +23,7 @@ OWN = '''
 import pyro.distributions as dist
 import torch
 from pyro_vae import Encoder, Likelihood, Prior
+from pyro_vae.evidence import Proposal
 from pyro_vae.networks import bounded_exp
 from pyro_vae.priors import GaussianMixture  # not defined here, so not listed
 
@@ -52,6 +53,15 @@ class Shifted(Prior):
 
     def forward(self):
         return dist.Normal(self.loc, 1.0).to_event(1)
+
+
+class FromPrior(Proposal):
+    """Sample from the prior."""
+
+    def __call__(self, model, guide, x, **how):
+        from pyro_vae.evidence import prior
+
+        return prior(model)
 
 
 class NeedsOptions(Shifted):
@@ -134,6 +144,7 @@ def test_parts_of_a_users_own(capsys, own):
     assert "GaussianMixture" not in out
     found = json.loads(listed(capsys, "mypart", "--json"))
     assert [part["class_path"] for part in found["prior"]] == ["mypart.NeedsOptions", "mypart.Shifted"]
+    assert [part["class_path"] for part in found["proposal"]] == ["mypart.FromPrior"]
     assert found["closed_form_kl"]["mypart.Shifted"]["DiagonalNormal"] is True
     assert found["closed_form_kl"]["mypart.NeedsOptions"]["DiagonalNormal"] is None
 

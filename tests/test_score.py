@@ -14,7 +14,7 @@ import pyro_vae
 from pyro_vae.commands import score as command
 from pyro_vae.commands.train import main as train
 from pyro_vae.data import load
-from pyro_vae.evidence import log_evidence
+from pyro_vae.evidence import log_evidence, refined
 from pyro_vae.inference import auroc, conformal_p_value, score
 from tests.references import data_of, linear_gaussian, shifted_guide
 
@@ -164,6 +164,17 @@ def test_likelier_than_normal_is_said(run, tmp_path, capsys):
     assert "--two_sided" in output
     two, more = call(run, tmp_path / "b", *options, "--two_sided", "--proposal", "Defensive")
     assert two["flagged"] == more["flag"].sum() > columns["flag"].sum() == one["flagged"]
+
+
+def test_a_fitted_proposal_sees_both_kinds_of_data(run, tmp_path):
+    options = ["--data", run.parent / "mixed.npz", "--proposal", "Refined", "--proposal.steps", "3"]
+    summary, columns = call(run, tmp_path / "s", *options)
+    x = pyro_vae.data.read(str(run.parent / "mixed.npz"), pixels="binarized", levels=17).x
+    vae, held_out = pyro_vae.load(run), load("digits").test
+    proposal = refined(vae.model, vae.guide, torch.cat([held_out, x]), steps=3, seed=1)
+    expected = score(vae.model, proposal, x, held_out=held_out, num_samples=30, seed=0)
+    np.testing.assert_allclose(columns["log_evidence"], expected.evidence.log_evidence, rtol=1e-6)
+    assert summary["proposal"] == "Refined"
 
 
 def test_data_that_are_all_anomalies_are_compared_with_held_out_ones(run, tmp_path):
