@@ -25,13 +25,10 @@ class FusedOptim(PyroOptim):
     Args:
         constructor: A torch optimiser class, such as ``torch.optim.Adam``.
         options: Its options, such as ``{"lr": 1e-3, "fused": True}``.
+        schedule: The learning rate of each step, counted from 0. Default: that of the options.
 
     Attributes:
-        lr: The learning rate; assign to it to change it between steps.
-        reduce: Where not ``None``, called with all gradients before each step, to change them in place: such as
-            summing them over several processes.
-        clip_norm: Where not ``None``, gradients whose norm over all parameters exceeds it are
-            scaled down to it.
+        lr: The learning rate of the last step.
 
     Example:
         >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
@@ -42,12 +39,16 @@ class FusedOptim(PyroOptim):
         [0.999..., 0.999..., 0.999...]
     """
 
-    def __init__(self, constructor: Callable[..., torch.optim.Optimizer], options: dict[str, Any]):
+    def __init__(
+        self,
+        constructor: Callable[..., torch.optim.Optimizer],
+        options: dict[str, Any],
+        schedule: Callable[[int], float] | None = None,
+    ):
         super().__init__(constructor, options)
         self._construct = lambda params: constructor(params, **options)
         self.lr: float = options["lr"]
-        self.reduce: Callable[[list[Tensor]], None] | None = None
-        self.clip_norm: float | None = None
+        self._schedule = schedule
         self._optimizer: Any = None
         self._known: set[Tensor] = set()
         self._steps = 0
@@ -67,10 +68,8 @@ class FusedOptim(PyroOptim):
             self._known |= new
         trained = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in trained]
-        if self.reduce is not None:
-            self.reduce(gradients)
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
+        if self._schedule is not None:
+            self.lr = self._schedule(self._steps)
         self._step(trained, gradients)
         for param in trained:
             param.grad = None
@@ -114,13 +113,13 @@ class FusedOptim(PyroOptim):
         """Return the optimiser's tensors for ``param`` (for Adam: two moments and the step)."""
         return self._optimizer.state[param] if self._optimizer and param in self._known else {}
 
-    def restore(self, states: dict[Tensor, dict[str, Tensor]]) -> None:
-        """Take up the tensors that ``state_of`` gave for each parameter, before the first step."""
+    def restore(self, states: dict[Tensor, dict[str, Tensor]], steps: int) -> None:
+        """Take up the tensors that ``state_of`` gave for each parameter after so many steps."""
         ordered = list(states)
         self._optimizer = self._construct(ordered)
         self._known = set(ordered)
         self._recorded, self._recorded_for = None, []
-        self._steps = max((int(state["step"]) for state in states.values() if "step" in state), default=0)
+        self._steps = steps
         for param, state in states.items():
             self._optimizer.state[param] = state
 
