@@ -382,6 +382,75 @@ def test_discrete_latents():
         CompiledELBO(TraceEnum_ELBO(max_plate_nesting=1)).prepare(model, pyro.infer.config_enumerate(guide), x)
 
 
+# Terms of a model in which the size of the batch takes part, in one way or another.
+IN_THE_SIZE = {
+    "divided": lambda x, z: z.square().sum() / len(x),
+    "multiplied": lambda x, z: z.square().sum(-1) * len(x),
+    "to the power": lambda x, z: z.abs() ** len(x),
+    "its power": lambda x, z: len(x) ** (-z.abs().cos()),
+    "powers of two": lambda x, z: 2.0 ** x.cos() + z.square().sum(-1, keepdim=True),
+    "subtracted": lambda x, z: (len(x) - z.square()).abs(),
+    "inverse": lambda x, z: z.square().sum() * (1 / len(x)),
+    "logarithm": lambda x, z: z.square().sum(-1) - math.log(len(x)),
+    "one less": lambda x, z: z.square().sum() / (len(x) - 1),
+    "square": lambda x, z: z.square().sum() / len(x) ** 2,
+    "of a tensor": lambda x, z: z / torch.tensor(float(len(x))),
+    "filled": lambda x, z: z.square().sum(-1) * torch.full((len(x),), len(x)),
+    "numbered": lambda x, z: z.square().sum(-1) * torch.arange(len(x)),
+    "mean": lambda x, z: z.mean(0).square(),
+    "mean of all": lambda x, z: z.square().mean(),
+    "variance": lambda x, z: z.var(0),
+    "sum over size": lambda x, z: (z.sum(0) / len(z)).square(),
+    "distances": lambda x, z: torch.cdist(z, z).mean(),
+    "softmax": lambda x, z: z[:, 0].log_softmax(0),
+    "sorted": lambda x, z: z[:, 0].sort().values[-1],
+    "median": lambda x, z: z[:, 0].median(),
+    "halves": lambda x, z: (z[: len(z) // 2].sum() - z[len(z) // 2 :].sum()) ** 2,
+    "pairs": lambda x, z: (z[:-1] - z[1:]).square(),
+    "the first five": lambda x, z: z[:5].square(),
+    "small sizes": lambda x, z: z.square() if len(x) > 7 else z.abs(),
+}
+
+
+@pytest.mark.parametrize("term", [pytest.param(term, id=name) for name, term in IN_THE_SIZE.items()])
+def test_the_batch_size_may_take_part_in_arithmetic(term):
+    def model(x):
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+            pyro.sample("x", dist.Normal(z + loc, 1.0).to_event(1), obs=x)
+        pyro.factor("more", -term(x, z).sum(), has_rsample=True)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.full((2,), 0.5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(slope * x, 1.0).to_event(1))
+
+    x = torch.randn(12, 2)
+    require_same(Trace_ELBO(), model, guide, *((x[:n],) for n in (12, 12, 7, 6, 9, 3, 2, 12)))
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(), TraceMeanField_ELBO()], ids=lambda o: type(o).__name__)
+def test_scales_inside_of_the_plate(objective):
+    """Pyro multiplies a scale by the plate's size and divides by it again."""
+
+    def scaled(x, weight):
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.scale(scale=weight):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+            pyro.sample("x", dist.Normal(z + pyro.param("loc", torch.zeros(2)), 1.0).to_event(1), obs=x)
+
+    def guide(x, weight):
+        slope = pyro.param("slope", torch.full((2,), 0.5))
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=weight):
+            pyro.sample("z", dist.Normal(slope * x, 1.0).to_event(1))
+
+    x, buffer = torch.randn(9, 2), torch.tensor(0.3)
+    for weights in ((0.1, 0.5, 0.9), (torch.tensor(0.1), torch.tensor(0.5), torch.tensor(0.9)), (buffer,) * 3):
+        calls = [(x[:n], weight) for n, weight in zip((9, 9, 4), weights, strict=True)]
+        assert require_same(objective, scaled, guide, *calls).traces == 1
+
+
 # What a program may do -----------------------------------------------------------------------------------------------
 
 
