@@ -535,6 +535,20 @@ def test_gradients_are_added_and_share_no_memory():
     assert x.tolist() == [1.0, 1.0]
 
 
+def test_gradients_may_be_equal():
+    def model(x):
+        a, b = pyro.param("a", torch.zeros(2)), pyro.param("b", torch.zeros(2))
+        pyro.factor("sum", ((a + b - x) ** 2).sum())
+
+    x = torch.randn(2)
+    require_same(Trace_ELBO(), model, no_latents, (x,))
+    elbo = CompiledELBO(Trace_ELBO())
+    elbo.loss_and_grads(model, no_latents, x)
+    a, b = (pyro.get_param_store()._params[name] for name in "ab")
+    a.grad.fill_(7.0)
+    assert b.grad.tolist() != [7.0, 7.0]
+
+
 def test_parameters_that_were_replaced_are_followed():
     def model(x):
         normal(x, pyro.param("loc", torch.tensor(0.5)))
