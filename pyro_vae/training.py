@@ -16,7 +16,7 @@ from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.compiled import CompiledELBO
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.devices import (
@@ -85,7 +85,6 @@ class Training:
 
     Attributes:
         loss: What trains: the objective, or the compiled one.
-        not_compiled: Why it is not compiled, where "auto" has tried.
 
     Raises:
         ValueError: For sizes and rates that make no sense, and for data that the likelihood refuses.
@@ -167,9 +166,9 @@ class Training:
             objective = _summed_out(objective, vae)
         check_objective(objective, vae.model, vae.guide, self.x if self.y is None else (self.x, self.y))
         self.objective: Any = objective
-        self.compile, self.not_compiled = compile, ""
         known = type(objective).__module__.partition(".")[0] in ("pyro", "pyro_vae")
-        self.loss: Any = CompiledELBO(objective) if compile == "on" or (compile == "auto" and known) else objective
+        compiled = compile == "on" or (compile == "auto" and known)
+        self.loss: Any = CompiledELBO(objective, fallback=compile == "auto") if compiled else objective
         self.classifier_weight = classifier_weight
         self.labelled = torch.empty(0) if self.y is None else (self.y != UNKNOWN).nonzero()[:, 0]
         self._weight = 1.0  # what this process's share of the batch counts
@@ -219,6 +218,11 @@ class Training:
         """Whether the last epoch was reached, or the validation ELBO has not risen for long enough."""
         out_of_patience = self.patience is not None and self.epoch - self.best_epoch >= self.patience
         return self.epoch >= self.epochs or out_of_patience
+
+    @property
+    def not_compiled(self) -> str:
+        """Why the steps are not compiled, where "auto" has tried."""
+        return getattr(self.loss, "not_compiled", "")
 
     @property
     def evaluated(self) -> Any:
@@ -299,13 +303,7 @@ class Training:
             yield
 
     def _loss_and_grads(self, model: Callable, guide: Callable, *batch: Tensor) -> float | Tensor:
-        try:
-            loss = self.loss.loss_and_grads(model, guide, *batch)
-        except NotStatic as error:
-            if self.compile == "on":
-                raise
-            self.loss, self.not_compiled = self.objective, str(error.__cause__)
-            loss = self.objective.loss_and_grads(model, guide, *batch)
+        loss = self.loss.loss_and_grads(model, guide, *batch)
         if len(batch) > 1 and self.classifier_weight:
             self._classifier_grads(*batch)
         self._losses.append(torch.as_tensor(loss, dtype=batch[0].dtype, device=self.device))
