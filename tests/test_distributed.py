@@ -24,7 +24,7 @@ from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
 from pyro_vae.runs import keeping
-from pyro_vae.training.loop import NonFiniteLoss, Training
+from pyro_vae.training import NonFiniteLoss, Training
 
 # One process imports everything, and the others are copies of it.
 CONTEXT = multiprocessing.get_context("forkserver")

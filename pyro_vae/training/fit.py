@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
 
-from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.arrays import Array, to_rows
-from pyro_vae.machine.devices import own_seed
 from pyro_vae.training.examples import Draw
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
@@ -47,7 +44,7 @@ def fit(
 ) -> list[Row]:
     """Train ``vae`` on data in place, and return each epoch's metrics.
 
-    A VAE that has not been trained, loaded or initialized yet starts at the marginals of the data.
+    A VAE whose weights are still those that its parts were built with starts at the marginals of the data.
 
     Args:
         vae: The model and guide to train.
@@ -84,13 +81,10 @@ def fit(
         y, validation_y = labels.get("train"), labels.get("validation")
     else:
         x = to_rows("data", data)
-    y = None if y is None else torch.as_tensor(y)
-    if not vae.initialized:
-        _start(vae, x, y, draw, Options(**options).seed)
     training = Training(
         vae,
         x,
-        y=y,
+        y=None if y is None else torch.as_tensor(y),
         draw=draw,
         validation=None if validation is None else to_rows("validation", validation),
         validation_y=None if validation_y is None else torch.as_tensor(validation_y),
@@ -101,15 +95,3 @@ def fit(
         for row in training.run(shown.step):
             shown.row(row)
     return training.history
-
-
-def _start(vae: VAE, x: Tensor, y: Tensor | None, draw: Draw | None, seed: int) -> None:
-    """Set the starting values, from a random version of the data where they have one."""
-    with own_seed(seed, device=x.device):
-        x = x if draw is None else draw(x)
-    vae.check(x)
-    x = x.to(next(vae.parameters()).device)
-    if isinstance(vae, ConditionalVAE):
-        vae.initialize(x, y)
-    else:
-        vae.initialize(x)

@@ -15,6 +15,7 @@ from pyro.infer import ELBO, SVI
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.source import fingerprint
 from pyro_vae.machine.devices import (
     bfloat16_products,
@@ -50,7 +51,8 @@ class Training:
 
     by Adam on its stochastic gradient. Each epoch draws its random numbers from a seed of its own, and
     the global random state is left as it was: trainings in one process don't disturb each other,
-    and one that is taken up again goes on exactly as if it had never stopped.
+    and one that is taken up again goes on exactly as if it had never stopped. A VAE whose weights are still those that
+    its parts were built with starts at the marginals of the data.
 
     In several processes (see :mod:`pyro_vae.machine.distributed`) each takes a share of every batch, with noise of its
     own; all end with the same weights. A training may go on in another number of processes, with other noise then.
@@ -101,6 +103,8 @@ class Training:
         given = (vae, x, y, draw, validation, validation_y)
         self.data = examples(*given, seed=self.options.seed, device=self.device)
         self.vae = vae.to(self.device)
+        if not vae.initialized:
+            self._start()
 
         self.objective: Any = objective_for(vae, self.data, objective)
         self.compiled = compiled(self.objective, self.options.compile)
@@ -117,6 +121,15 @@ class Training:
         self.best_epoch, self.best_elbo = 0, -math.inf
         self.best: dict[str, Tensor] = {}
         self._names: Any = {"params": {}, "constraints": {}}  # Pyro's, of the weights
+
+    def _start(self) -> None:
+        """Set the starting values, from a random version of the data where they have one."""
+        with own_seed(self.options.seed, device=self.device):
+            x = self.data.drawn(self.data.x)
+        if isinstance(self.vae, ConditionalVAE):
+            self.vae.initialize(x, self.data.y)
+        else:
+            self.vae.initialize(x)
 
     @property
     def epochs(self) -> int:
