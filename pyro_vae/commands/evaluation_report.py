@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.outputs import to_csv
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
-from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
+from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.program import Program
@@ -200,9 +199,9 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
 def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
     """Return posterior draws, weights and diagnostics of the first examples, as ArviZ writes them to a file."""
     fitting = max(1, ARVIZ_ELEMENTS // (ARVIZ_DRAWS * estimate.x[0].numel()))
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces its 1.x line
-        draws = to_arviz(
+        draws = arviz.to_arviz(
             vae.model,
             estimate.proposal,
             estimate.x[: min(ARVIZ_EXAMPLES, fitting)],
@@ -210,9 +209,7 @@ def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> byte
             num_draws=ARVIZ_DRAWS,
             seed=seed,
         )
-        path = Path(folder) / "evaluation.nc"
-        draws.to_netcdf(str(path), engine="h5netcdf")
-        return path.read_bytes()
+        return arviz.to_netcdf(draws)
 
 
 def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[str, Any]) -> None:
