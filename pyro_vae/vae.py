@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.distributions.location import location
 from pyro_vae.networks import Standardize
 
 _counter = itertools.count()
@@ -126,8 +127,9 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
-        """Return data like ``x``, (B, D), from one z ~ q(z|x) each: the means E[x|z], or draws."""
-        return self._decode(self.encoder(x).sample(), mean)
+        """Return data like ``x``, (B, D): the means E[x|z] at z = E_q[z], or draws of x at a draw of z ~ q(z|x)."""
+        q = self.encoder(x)
+        return self._decode(location(q) if mean else q.sample(), mean)
 
     def _decode(self, z: Tensor, mean: bool) -> Tensor:
         p = self.likelihood(self.decoder(z))

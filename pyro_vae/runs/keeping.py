@@ -142,7 +142,7 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
             dataset.shape,
             run / "reconstructions.png",
             columns=columns,
-            title="Test data, and below each its reconstruction",
+            title="Test data, and below each its reconstruction: E[x|z] at z = E[z|x]",
         )
     else:
         names = dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]
