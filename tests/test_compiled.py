@@ -31,7 +31,7 @@ from torch.distributions import constraints, kl_divergence
 from pyro_vae import build, mlp
 from pyro_vae.build import make_part
 from pyro_vae.commands.parts import our_parts
-from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.compiled import CompiledELBO, NotStatic, record
 from pyro_vae.compiled.rewriting import translate
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO
 from pyro_vae.training.optim import FusedOptim
@@ -758,6 +758,18 @@ def slots():
     return *weighted(lambda: settings.beta), change
 
 
+def items_as_attributes():
+    class Items(dict):
+        __getattr__ = dict.__getitem__
+
+    settings = Items(beta=1.0)
+
+    def change(n):
+        settings["beta"] = 1.0 if n < 3 else 0.3
+
+    return *weighted(lambda: settings.beta), change
+
+
 def by_its_name():
     settings = Settings()
 
@@ -824,7 +836,15 @@ def another_tensor():
     [
         *(attribute_of_a_global, attribute_of_a_class, behind_a_method_and_a_property, deep_in_collections),
         *(item_of_a_list, length_of_a_list, closed_over, global_variable, default_argument, keyword_of_a_partial),
-        *(namespace, slots, by_its_name, attribute_of_an_argument, variable_of_a_module, array_in_place),
+        *(
+            namespace,
+            slots,
+            items_as_attributes,
+            by_its_name,
+            attribute_of_an_argument,
+            variable_of_a_module,
+            array_in_place,
+        ),
         *(method_of_an_object, none_at_first, another_tensor),
     ],
     ids=lambda make: make.__name__,
@@ -838,12 +858,15 @@ class Tempered(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         self.network = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 2)).double()
-        self.temperature, self.unread, self.anchor = 1.0, 1.0, torch.ones(())
+        self.temperature, self.unread = 1.0, 1.0
+        self.anchor, self.spare = torch.ones(()), torch.ones(())
         self.register_buffer("shift", torch.ones(()))
         self.register_parameter("offset", None)
 
     def forward(self, x):
         offset = 0.0 if self.offset is None else self.offset
+        if self.spare is None:
+            return x
         return self.network(x) * self.temperature + self.shift * self.anchor + offset
 
 
@@ -853,6 +876,10 @@ def set_temperature(module):
 
 def set_what_is_not_read(module):
     module.unread = 0.3
+
+
+def set_what_has_no_effect(module):
+    module.spare = torch.zeros(())
 
 
 def set_dropout(module):
@@ -914,7 +941,15 @@ def replace_the_method_of_a_layer(module):
 @pytest.mark.parametrize(
     "change",
     [
-        *(set_temperature, set_what_is_not_read, set_dropout, freeze, freeze_a_bias, replace_a_layer),
+        *(
+            set_temperature,
+            set_what_is_not_read,
+            set_what_has_no_effect,
+            set_dropout,
+            freeze,
+            freeze_a_bias,
+            replace_a_layer,
+        ),
         *(replace_a_parameter, take_a_parameter_away, add_a_parameter, append_a_layer, replace_a_buffer),
         *(replace_a_tensor, add_a_hook, evaluate, replace_the_method, replace_the_method_of_a_layer),
     ],
@@ -937,7 +972,7 @@ def test_what_modules_read_is_followed(change):
 
         return model, no_latents, change_once
 
-    require_followed(make, traces=1 if change is set_what_is_not_read else 2)
+    require_followed(make, traces=1 if change in (set_what_is_not_read, set_what_has_no_effect) else 2)
 
 
 def test_the_number_of_particles_is_followed():
@@ -1129,9 +1164,11 @@ def random_start():
     def model(x):
         pyro.module("network", network)
         start = pyro.param("start", lambda: torch.randn(2))
+        if not hasattr(network, "drawn"):
+            network.drawn = torch.rand(())
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(network(x + z) + start, 1.0).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(network(x + z) + start, network.drawn + 1.0).to_event(1), obs=x)
 
     return model, AutoNormal(model), lambda n: None, network
 
@@ -1203,6 +1240,8 @@ def test_a_failure_in_a_later_step_leaves_the_steps_before_and_after_it_alone():
 
 
 NUMBERS, GENERATOR, TORCHS = itertools.count(), np.random.default_rng(0), torch.Generator()
+LIBRARY = {"__name__": "json.of_library", "random": random}
+exec("def draw(): return random.random()", LIBRARY)
 
 
 def next_number():
@@ -1214,7 +1253,11 @@ def of_python():
 
 
 def of_numpy():
-    return float(np.random.rand())  # noqa: NPY002
+    return 1.0 + 1e-9 * float(np.random.rand())  # noqa: NPY002
+
+
+def of_a_library():
+    return 1.0 + 1e-9 * LIBRARY["draw"]()
 
 
 def of_a_generator():
@@ -1235,12 +1278,12 @@ def of_a_file():
 
 
 def counted():
-    SETTINGS.beta += 1.0
+    SETTINGS.beta += 1e-9
     return SETTINGS.beta
 
 
 def kept_in_a_tensor():
-    PLACE.mean = 0.5 * PLACE.mean + 0.5
+    PLACE.mean = PLACE.mean * (1 + 1e-9)
     return PLACE.mean
 
 
@@ -1253,7 +1296,7 @@ def imported_inside():
 @pytest.mark.parametrize(
     "weight",
     [
-        *(next_number, of_python, of_numpy, of_a_generator, of_torchs_generator, of_the_clock, of_a_file),
+        *(next_number, of_python, of_numpy, of_a_library, of_a_generator, of_torchs_generator, of_the_clock, of_a_file),
         *(counted, kept_in_a_tensor, imported_inside),
     ],
     ids=lambda weight: weight.__name__,
@@ -1311,3 +1354,75 @@ def test_losses_that_are_not_finite_are_reported_as_pyro_does(fallback):
     assert not elbo.not_compiled
     with pyro.validation_enabled(False), pytest.warns(UserWarning, match="Encountered NaN"):
         assert math.isnan(CompiledELBO(Trace_ELBO()).loss_and_grads(model, no_latents, x))
+
+
+# The optimiser -------------------------------------------------------------------------------------------------------
+
+
+def optimized(optim, steps=8, frozen=lambda n: ()):
+    """Return some weights after some steps on random gradients, each with another learning rate."""
+    torch.manual_seed(0)
+    weights = [torch.randn(3, 2, requires_grad=True), torch.randn(2, requires_grad=True)]
+    for n in range(steps):
+        for number, weight in enumerate(weights):
+            gradient = torch.randn_like(weight)
+            weight.grad = None if number in frozen(n) else gradient
+        optim(weights)
+    return [weight.tolist() for weight in weights]
+
+
+ADAM = torch.optim.Adam, {"lr": 0.1, "fused": True, "weight_decay": 0.1}, lambda step: 0.1 / (step + 1)
+
+
+def plain_optim():
+    optim = FusedOptim(*ADAM)
+    optim.not_recorded = "since it is to be compared with"
+    return optim
+
+
+@pytest.mark.parametrize("frozen", [lambda n: (), lambda n: (n // 2 % 2,), lambda n: (1,) if n > 3 else ()])
+def test_the_recorded_optimiser_is_the_optimiser(frozen):
+    optim = FusedOptim(*ADAM)
+    assert optimized(optim, 12, frozen) == optimized(plain_optim(), 12, frozen)
+    assert not optim.not_recorded
+    assert optim._recorded is not None
+
+
+def twice(function, *inputs, frozen):
+    run = record(function, *inputs, frozen=frozen)
+    return lambda *inputs: (run(*inputs), run(*inputs))
+
+
+def old_gradients(function, *inputs, frozen):
+    run = record(function, *inputs, frozen=frozen)
+    return lambda lr, *others: run(lr, *(2 * gradient for gradient in inputs[1:]))
+
+
+def nothing(function, *inputs, frozen):
+    return lambda *inputs: None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (fail, "recording it raises KeyError: 'root'"),
+        (twice, "not the same as its own"),
+        (old_gradients, "not the same as its own"),
+        (nothing, "not the same as its own"),
+        (lambda *args, frozen: fail, "recording it raises KeyError: 'root'"),
+    ],
+)
+def test_an_optimiser_that_can_not_be_recorded_runs_as_it_is(monkeypatch, wrong, reason):
+    monkeypatch.setattr("pyro_vae.training.optim.record", wrong)
+    optim = FusedOptim(*ADAM)
+    assert optimized(optim) == optimized(plain_optim())
+    assert reason in optim.not_recorded
+
+
+def test_an_optimiser_is_not_recorded_again_and_again():
+    optim, weights = FusedOptim(*ADAM), [torch.randn(2, requires_grad=True) for _ in range(6)]
+    for n in range(200):
+        for number, weight in enumerate(weights):
+            weight.grad = torch.ones(2) if n < 2 or n >> number & 1 else None
+        optim(weights)
+    assert "other parameters have a gradient" in optim.not_recorded

@@ -34,7 +34,7 @@ class Call:
     def key(self) -> tuple:
         """Return what a recording depends on, besides the batch size."""
         kind = self.device.type
-        parts: list[Any] = [self.pair, self.structure, torch.is_grad_enabled()]
+        parts: list[Any] = [self.pair, self.structure, torch.is_grad_enabled(), torch.get_default_dtype()]
         parts += [torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)]
         for value in self.values:
             if isinstance(value, Tensor):

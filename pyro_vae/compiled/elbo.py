@@ -56,6 +56,7 @@ class CompiledELBO(ELBO):
             its operations depend on the values of tensors, with the reason.
 
     Example:
+        >>> import pyro, torch
         >>> from pyro.infer import SVI, Trace_ELBO
         >>> from pyro_vae import build
         >>> vae, x = build((1, 4, 4)), torch.ones(8, 16)

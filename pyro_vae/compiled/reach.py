@@ -119,7 +119,15 @@ class Reach:
             if value.size <= _LARGE:
                 self._add(Slot(value, "content", label))
         else:
-            for part in ("__self__", "__func__", "func", "args", "keywords", "fget"):  # of methods and the like
+            for part in (
+                "__self__",
+                "__func__",
+                "__wrapped__",
+                "func",
+                "args",
+                "keywords",
+                "fget",
+            ):  # of methods and the like
                 if not isinstance(value, nn.Module) and type(value).__module__ in ("builtins", "functools"):
                     self._todo.append((getattr(value, part, None), label))
             self._visit_object(value)
@@ -157,8 +165,8 @@ class Reach:
 
     def _visit_object(self, value: Any) -> None:
         kind = type(value)
-        attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict):
+        attributes = _attributes(value)
+        if attributes is not None:
             self.stores.append(attributes)
             self._wait(attributes, kind.__name__)
             for base in kind.__mro__:
@@ -173,13 +181,13 @@ class Reach:
         """Visit what is in a class and its bases, also where one of its objects may have it instead."""
         libraries = [base for base in cls.__mro__ if _in_library(base.__module__)]
         inherited = {name for base in libraries for name in vars(base)}
-        attributes = getattr(instance, "__dict__", None)
+        attributes = _attributes(instance)
         for base in cls.__mro__:
             names = vars(base).keys() - {*self._unread, *_NOT_IN_A_STEP, "__dict__", "__weakref__"}
             if base in libraries or not names:
                 continue
             self._wait(dict.fromkeys(names), cls.__name__, base)
-            if isinstance(attributes, dict):
+            if attributes is not None:
                 self._wait(dict.fromkeys(names), cls.__name__, attributes)
             elif instance is not None:
                 slots = {name for name in names if isinstance(vars(base)[name], types.MemberDescriptorType)}
@@ -207,11 +215,19 @@ class Reach:
             return
         self._added.add((id(slot.holder), slot.name))
         value = slot.read(slot.name, MISSING)
-        for watched in (value, getattr(value, "__self__", None)):
-            if isinstance(watched, _UNWATCHABLE):
-                raise NotStatic(f"{_VARIES}: {slot.label} is a {type(watched).__name__}")
+        bound = isinstance(value, types.MethodType | types.BuiltinMethodType)
+        if isinstance(value.__self__ if bound else value, _UNWATCHABLE):
+            raise NotStatic(f"{_VARIES}: {slot.label} is of a generator, an iterator or a file")
         self.slots.append(slot)
         self._todo.append((value, slot.label))
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    try:
+        attributes = object.__getattribute__(value, "__dict__")  # and no __getattr__ of the object's own
+    except AttributeError:
+        return None
+    return attributes if isinstance(attributes, dict) else None
 
 
 def _length(holder: Any, name: Any, default: Any) -> int:
@@ -239,7 +255,7 @@ def _in_library(module: str) -> bool:
     if module == "__main__":
         return False
     root = module.partition(".")[0]
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    file = getattr(sys.modules.get(module, sys.modules.get(root)), "__file__", None) or ""
     ours = __name__.partition(".")[0]
     return root in sys.stdlib_module_names or root == ours or "site-packages" in file or "dist-packages" in file
 

@@ -1,6 +1,5 @@
 """One torch optimiser over all parameters, in the place where SVI expects a Pyro optimiser."""
 
-import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,18 +8,21 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pyro_vae.compiled import record
+from pyro_vae.compiled import NotStatic, record
+from pyro_vae.compiled.recorder import Rehearsal
 
 # Where a gradient stays zero, as behind a unit that never fires, a moment decays into the denormal numbers, with which
 # processors are slow: Adam then takes twice the time. Below this, moments move no weight any more.
 TINY, CLEAN_EVERY = 1e-30, 100
+MOST = 8  # recordings, one for each choice of parameters that have a gradient
 
 
 class FusedOptim(PyroOptim):
     """A single torch optimiser over all parameters of a Pyro program.
 
     Pyro's own wrapper keeps one optimiser for each parameter; one for all of them does the
-    same arithmetic in a few fused calls. Those of Adam and AdamW are recorded, and repeated without Python's overhead.
+    same arithmetic in a few fused calls. Those of Adam and AdamW are recorded, compared with a step of the optimiser
+    itself, and repeated without Python's overhead.
 
     Args:
         constructor: A torch optimiser class, such as ``torch.optim.Adam``.
@@ -29,6 +31,7 @@ class FusedOptim(PyroOptim):
 
     Attributes:
         lr: The learning rate of the last step.
+        not_recorded: Why the optimiser runs as it is, where recording it was tried.
 
     Example:
         >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
@@ -52,8 +55,9 @@ class FusedOptim(PyroOptim):
         self._optimizer: Any = None
         self._known: set[Tensor] = set()
         self._steps = 0
-        self._recorded: Callable[..., None] | None = None
-        self._recorded_for: list[Tensor] = []  # the parameters that had a gradient
+        self.not_recorded = ""
+        self._recordings: dict[tuple[int, ...], Callable[..., None]] = {}  # by the parameters that have a gradient
+        self._recorded: Callable[..., None] | None = None  # the one for the last step
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Take one step, and drop the gradients."""
@@ -78,13 +82,22 @@ class FusedOptim(PyroOptim):
             self._drop_tiny_moments()
 
     def _step(self, trained: list[Tensor], gradients: list[Tensor]) -> None:
-        if self._recorded is None or not _same(trained, self._recorded_for):
-            started = all(self._optimizer.state[param] for param in trained)
-            self._plain_step(self.lr)
-            self._recorded_for = trained
-            self._recorded = self._record(gradients) if started else None
-        else:
+        key = tuple(map(id, trained))  # which are not given to others, since the optimiser keeps its parameters
+        self._recorded = self._recordings.get(key)
+        if self._recorded is not None:
             self._recorded(torch.tensor(self.lr, dtype=torch.float64), *gradients)
+            return
+        started = all(self._optimizer.state[param] for param in trained)
+        self._plain_step(self.lr)
+        # Other optimisers may count in Python.
+        if started and not self.not_recorded and type(self._optimizer) in (torch.optim.Adam, torch.optim.AdamW):
+            try:
+                if len(self._recordings) == MOST:
+                    raise NotStatic("again and again, other parameters have a gradient")
+                self._recordings[key] = self._recorded = self._record(trained, gradients)
+            except Exception as error:  # whatever it was, the optimiser itself is still there to run
+                known = isinstance(error, NotStatic)
+                self.not_recorded = str(error) if known else f"recording it raises {type(error).__name__}: {error}"
 
     @torch.no_grad()
     def _drop_tiny_moments(self) -> None:
@@ -95,19 +108,36 @@ class FusedOptim(PyroOptim):
                         moment.mul_(moment.abs() >= TINY)
 
     def _plain_step(self, lr: float | Tensor) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        self._set_lr(lr)
         self._optimizer.step()
 
-    def _record(self, gradients: list[Tensor]) -> Callable[..., None] | None:
-        """Return the tensor operations of a step, as a function of the learning rate and the gradients."""
-        if type(self._optimizer) not in (torch.optim.Adam, torch.optim.AdamW):  # others may count in Python
-            return None
+    def _set_lr(self, lr: float | Tensor) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
+    def _record(self, trained: list[Tensor], gradients: list[Tensor]) -> Callable[..., None]:
+        """Return the tensor operations of a step, as a function of the learning rate and the gradients.
+
+        Raises:
+            NotStatic: When they do something else than the step itself, from where we are.
+        """
         lr = torch.tensor(self.lr, dtype=torch.float64)
         try:
-            return record(lambda lr, *_: self._plain_step(lr), lr, *gradients, frozen=False)
-        except Exception:  # whatever it was, the optimiser itself is still there to run
-            return None
+            recorded = record(lambda lr, *_: self._plain_step(lr), lr, *gradients, frozen=False)
+        finally:
+            self._set_lr(self.lr)
+        states = [state for param in trained for state in self._optimizer.state[param].values()]
+        changed = [tensor.detach() for tensor in (*trained, *states) if isinstance(tensor, Tensor)]
+        before, results = [tensor.clone() for tensor in changed], []
+        for step in (lambda: self._plain_step(self.lr), lambda: recorded(lr, *gradients)):
+            with Rehearsal():
+                step()
+                results.append([tensor.clone() for tensor in changed])
+        for old, new, again in zip(before, *results, strict=True):
+            eps = torch.finfo(new.dtype).eps
+            if not (new - again).norm() <= 10 * eps**0.5 * (new - old).norm() + 10 * eps * new.norm():
+                raise NotStatic("the recorded step of the optimiser is not the same as its own")
+        return recorded
 
     def state_of(self, param: Tensor) -> dict[str, Tensor]:
         """Return the optimiser's tensors for ``param`` (for Adam: two moments and the step)."""
@@ -118,11 +148,7 @@ class FusedOptim(PyroOptim):
         ordered = list(states)
         self._optimizer = self._construct(ordered)
         self._known = set(ordered)
-        self._recorded, self._recorded_for = None, []
+        self._recordings, self._recorded, self.not_recorded = {}, None, ""
         self._steps = steps
         for param, state in states.items():
             self._optimizer.state[param] = state
-
-
-def _same(some: list[Tensor], others: list[Tensor]) -> bool:
-    return len(some) == len(others) and all(map(operator.is_, some, others))
