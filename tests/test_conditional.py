@@ -366,7 +366,7 @@ def test_classify_and_evaluate(run, tmp_path, capsys):
     assert json.loads((run / "evaluation-three.json").read_text())["num_examples"] == 20
     assert "--overwrite" in refused(capsys, "classify", run, "--out", tmp_path)
     assert "--overwrite" in refused(capsys, "evaluate", run)
-    assert "--label" in refused(capsys, "evaluate", run, "--proposal", "refined", "--name", "other")
+    assert "--label" in refused(capsys, "evaluate", run, "--proposal", "Refined", "--name", "other")
 
 
 COMMANDS = [

@@ -1,10 +1,8 @@
 """What an evaluation says: figures of the set and of each example, for people, for scripts and for ArviZ."""
 
 import csv
-import importlib.metadata
 import json
 import math
-import platform
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,7 +19,7 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.outputs import finite, to_csv, versions
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
@@ -109,10 +107,9 @@ def summarize(
     summary |= {
         "units": "nats per example",
         "protocol": _protocol(summary),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+        "versions": versions(),
     }
-    return _finite(summary)
+    return finite(summary)
 
 
 def _khat(result: Evidence) -> dict[str, float | None]:
@@ -303,8 +300,9 @@ def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
         yield f"k-hat       below its threshold, {khat['threshold']:.2f}, in all examples: the errors can be trusted"
     else:
         worst = int(result.khat.argmax())
-        refined = "more --num_samples" if summary.get("full_rank") else "--full_rank, or more --num_samples"
-        remedy = refined if summary.get("proposal") == "refined" else "--proposal refined"
+        remedy = "--proposal Refined"
+        if summary.get("proposal") == "Refined":
+            remedy = f"{'' if summary['full_rank'] else '--proposal.full_rank true, or '}more --num_samples"
         yield (
             f"k-hat       not below its threshold, {khat['threshold']:.2f}, in {int((~result.reliable).sum()):,} of "
             f"{summary['num_examples']:,} examples, most in index {worst}:\n            their log P(X) may be too low, "
@@ -343,10 +341,3 @@ def _what(summary: dict[str, Any]) -> str:
     of = {"simulated": "simulated from the model", "all": summary["data"]}
     how = f"K = {summary['num_samples']:,}, {summary['proposal']}" if "proposal" in summary else summary["estimator"]
     return f"{of.get(summary['split'], summary['data'] + ' ' + summary['split'])}; {how}"
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON can't hold by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -98,7 +98,7 @@ def read_examples(
     run: Path,
     vae: VAE,
     *,
-    split: str | None = None,
+    split: Literal["test", "validation", "train"] | None = None,
     data: str | None = None,
     levels: int | None = None,
     data_dir: str | None = None,
@@ -110,11 +110,11 @@ def read_examples(
     Args:
         run: The run folder.
         vae: Its model.
-        split: Which of the run's data: "train", "validation" or "test". Default: "test".
-        data: The user's own, as for :func:`pyro_vae.data.read`.
-        levels: The number of grey levels of the user's own. Default: the run's.
-        data_dir: The folder of mnist and its relatives.
-        max_examples: Only the first so many.
+        split: Which of the run's data. Default: test.
+        data: Your own: a file, folder or name as for training. All of it, in its order.
+        levels: The number of grey levels of your own data. Default: the run's.
+        data_dir: The folder of mnist and its relatives, where the data are one of them.
+        max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
 
     Raises:
