@@ -7,7 +7,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.base import Config, Encoder, Likelihood, Prior
 from pyro_vae.distributions.location import location
 from pyro_vae.networks import Standardize
 
@@ -71,7 +71,7 @@ class VAE(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.missing = missing
-        self.config: dict | None = None  # how `build` made it, for `save`
+        self.config = Config()  # how `build` made it
         self.label: int | None = None  # the class that it is the model of, as part of a conditional one
         self.initialized = False  # whether its weights are more than those that its parts were built with
         self._name = _UniqueName()

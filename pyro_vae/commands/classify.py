@@ -84,7 +84,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
     summary: dict[str, Any] = {
         "split": examples.split,
         "data": examples.name,
-        "pixels": (vae.config or {}).get("pixels"),
+        "pixels": vae.config.pixels,
         "num_examples": len(examples.x),
         "num_classes": vae.num_classes,
         "num_samples": classes.num_samples,

@@ -69,13 +69,13 @@ def summarize(
         estimate: What came out.
         compared: Of the user's own data, what :func:`reference` says.
     """
-    result, config = estimate.result, vae.config or {}
+    result, config = estimate.result, vae.config
     options = {name: value for name, value in estimate.options.items() if value is not None}
     num_samples = options.pop("num_samples", options.get("num_chains"))
     summary: dict[str, Any] = {
         "split": examples.split,
         "data": examples.name,
-        "pixels": config.get("pixels"),
+        "pixels": config.pixels,
         "num_examples": len(estimate.x),
         "num_samples": num_samples,
         "estimator": estimate.estimator,
@@ -98,8 +98,8 @@ def summarize(
         summary["max_num_samples"] = int(result.num_samples.max())  # that were drawn
         if options.keys() & {"target_se", "target_khat"}:
             summary["failed"] = result.failed.tolist()
-    if examples.split != "simulated" and config.get("levels") and config["pixels"] in ("levels", "dequantized"):
-        levels = config["levels"] if config["pixels"] == "dequantized" else None
+    if examples.split != "simulated" and config.levels and config.pixels in ("levels", "dequantized"):
+        levels = config.levels if config.pixels == "dequantized" else None
         bits = bits_per_dimension(result.log_evidence, estimate.x[0].numel(), levels)
         summary["bits_per_dimension"] = {"mean": bits.mean().item(), "se": standard_error(bits)}
     if examples.split == "all":
@@ -211,7 +211,7 @@ def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> byte
 
 def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[str, Any]) -> None:
     """Draw the picture."""
-    result, shape = estimate.result, (vae.config or {}).get("x_shape", ())
+    result, shape = estimate.result, vae.config.x_shape
     threshold = None
     if estimate.upper is not None:
         quality, name = estimate.upper - result.log_evidence, "gap between the bounds, nats"

@@ -106,7 +106,7 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
     Raises:
         ValueError: Naming the option.
     """
-    each = 4 * (int(np.prod(x_shape(vae))) + (vae.config or {})["latent_dim"])
+    each = 4 * (int(np.prod(x_shape(vae))) + vae.config.latent_dim)
     most = int(MEMORY_FRACTION * physical_memory()) // each
     if count > most:
         raise ValueError(
@@ -116,7 +116,7 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
 
 def x_shape(vae: VAE) -> tuple[int, ...]:
     """Return the shape of one datum: (1, H, W), or (D,) for a table."""
-    return tuple((vae.config or {})["x_shape"])
+    return vae.config.x_shape
 
 
 def column_names(run: Path, vae: VAE) -> list[str] | None:

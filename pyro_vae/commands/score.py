@@ -252,7 +252,7 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
 
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
     """Draw the picture."""
-    shape = (vae.config or {}).get("x_shape", ())
+    shape = vae.config.x_shape
     plotting.scores(
         scores.evidence.log_evidence.cpu().numpy(),
         scores.held_out.log_evidence.cpu().numpy(),
