@@ -13,20 +13,17 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
-from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
-from pyro_vae.runs.files import beside_the_figures, write_file
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
-from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
+from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
+from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
 from pyro_vae.training.loop import Training
-from pyro_vae.data.source import fingerprint
-from pyro_vae.data.labels import with_labels
 from pyro_vae.vae import VAE
-
 
 
 def create(run: Path, config: str) -> None:

@@ -12,13 +12,12 @@ import yaml
 from torch import Tensor
 
 from pyro_vae import data
-from pyro_vae.runs.checkpoint import load
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.source import Source
+from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
-
 
 
 @dataclass(frozen=True)

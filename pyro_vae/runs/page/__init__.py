@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
-from pyro_vae.runs.page import content
-from pyro_vae.runs.page.facts import read_json, settings
 from pyro_vae.runs.folder import CONFIG, SUMMARY
 from pyro_vae.runs.opening import load_run, run_data
+from pyro_vae.runs.page import content
+from pyro_vae.runs.page.facts import read_json, settings
 
 __all__ = ["report"]
 

@@ -1,0 +1,1 @@
+"""Run folders: keeping what a training leaves, and opening it again."""

@@ -1,0 +1,32 @@
+"""Writing files: whole, or not at all."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyro_vae.data.source import one_line
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Replace a file as a whole: whoever reads it sees the old content or the new, never a part."""
+    content = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def beside_the_figures(*paths: Path) -> Iterator[None]:
+    """Write what only shows figures that are safe already: where that fails, say why, and go on without it."""
+    try:
+        yield
+    except Exception as error:
+        for path in paths:
+            path.unlink(missing_ok=True)  # an earlier one would show other figures
+        names = ", ".join(path.name for path in paths)
+        print(f"warning: {names} could not be written ({type(error).__name__}: {one_line(error)})", file=sys.stderr)
