@@ -37,6 +37,7 @@ LAYERS = [
     {"inference"},
     {"equations"},
     {"build"},
+    {"testing"},
     {"training"},
     {"runs"},
     {"commands"},
