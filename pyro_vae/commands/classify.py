@@ -1,8 +1,6 @@
 """P(Y | X) of examples by Bayes' rule: ``pyro-vae classify RUN --data FILE``."""
 
-import importlib.metadata
 import json
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +19,7 @@ from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
 from pyro_vae.machine.devices import resolve_device
+from pyro_vae.machine.versions import versions
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.files import write_file
 from pyro_vae.runs.opening import Examples, read_examples
@@ -119,8 +118,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
         "khat_above_threshold": (~trusted).double().mean().item(),
         "units": "nats per example",
         "protocol": protocol,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+        "versions": versions(),
     }
 
 

@@ -1,10 +1,8 @@
 """What an evaluation says: figures of the set and of each example, for people, for scripts and for ArviZ."""
 
 import csv
-import importlib.metadata
 import json
 import math
-import platform
 import sys
 import tempfile
 import warnings
@@ -27,6 +25,7 @@ from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
 from pyro_vae.runs.opening import Examples
 from pyro_vae.vae import VAE
@@ -110,8 +109,7 @@ def summarize(
     summary |= {
         "units": "nats per example",
         "protocol": _protocol(summary),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+        "versions": versions(),
     }
     return _finite(summary)
 

@@ -1,9 +1,7 @@
 """Score how unusual examples are: ``pyro-vae score RUN --data FILE``."""
 
-import importlib.metadata
 import json
 import math
-import platform
 import re
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from pyro_vae.evidence import defensive, khat_threshold, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
 from pyro_vae.machine.devices import resolve_device
+from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
 from pyro_vae.runs.files import write_file
 from pyro_vae.runs.opening import Examples, load_run, read_examples
@@ -220,8 +219,7 @@ def summarize(
         "units": "nats per example",
         "protocol": _protocol(held_out, args),
         "seed": args.seed,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+        "versions": versions(),
     }
     return _finite(summary)
 
