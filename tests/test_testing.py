@@ -442,3 +442,9 @@ def test_a_prior_used_after_the_check_trains():
     prior = StandardNormal(z_dim=2)
     check_prior(prior)
     assert prior().log_prob(torch.zeros(2)).dtype == torch.float32
+
+
+def test_right_densities_that_are_narrow_or_have_heavy_tails():
+    check_prior(Shifted, scale=0.3)
+    check_prior(lambda z_dim: Shifted(z_dim, 0.3), z_dim=1)
+    check_likelihood(StudentT(df=1.1))
