@@ -19,11 +19,12 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import finite, to_csv, versions
+from pyro_vae.commands.outputs import finite, to_csv
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
 from pyro_vae.runs.opening import Examples
 from pyro_vae.vae import VAE

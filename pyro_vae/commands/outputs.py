@@ -1,11 +1,9 @@
 """What commands leave: files in a folder, and before that what is refused because nothing could come of it."""
 
 import csv
-import importlib.metadata
 import io
 import json
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,9 +186,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Return what a figure was computed with."""
-    names = ("pyro-vae", "torch", "pyro-ppl")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}

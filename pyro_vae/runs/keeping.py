@@ -1,10 +1,8 @@
 """Keeping a training in its run folder: its state while it goes on, and in the end its model, figures and pictures."""
 
 import csv
-import importlib.metadata
 import io
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.machine.devices import own_seed
+from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
 from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
@@ -105,8 +104,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
         "device": str(training.device),
         "precision": training.precision,
         "processes": training.processes.size,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("pyro-vae", "torch", "pyro-ppl")},
+        "versions": versions(),
     }
     if isinstance(vae, ConditionalVAE):
         known = 0 if training.data.y is None else int((training.data.y != UNKNOWN).sum())
