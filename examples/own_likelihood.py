@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 import pyro_vae
 from pyro_vae.objectives import elbo_terms
+from pyro_vae.testing import check_likelihood
 
 
 # A likelihood is a module that turns the decoder's raw outputs into a distribution of one datum. What its constructor
@@ -38,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
+
+    check_likelihood(ZeroInflatedBinomial, levels=17)  # raises an error that says what is wrong, if anything is
 
     digits = pyro_vae.data.load("digits", pixels="levels")
     print(f"{(digits.train == 0).float().mean():.0%} of the pixels are white")

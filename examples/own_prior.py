@@ -12,6 +12,7 @@ from torch import nn
 
 import pyro_vae
 from pyro_vae.objectives import elbo_terms
+from pyro_vae.testing import check_prior
 
 
 # A prior is a module that returns a distribution. What its constructor calls z_dim is filled in (also known are x_dim,
@@ -36,6 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
+
+    check_prior(LearnedLaplace, scale=0.5)  # raises an error that says what is wrong, if anything is
 
     digits = pyro_vae.data.load("digits")
     # A part is named by its module and class, and loaded by that name: to save models, keep it in a file of its own.

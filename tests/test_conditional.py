@@ -21,7 +21,7 @@ from pyro_vae.evidence.exact import LinearGaussian
 from pyro_vae.inference import classify, score_classes
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_terms
 from pyro_vae.objectives.summed_out import SummedOutELBO
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 PROBS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 

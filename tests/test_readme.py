@@ -1,6 +1,8 @@
 """What the README shows runs, and the project is laid out as it says."""
 
 import ast
+import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from pyro_vae import __version__
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,6 +41,7 @@ LAYERS = [
     {"inference"},
     {"equations"},
     {"build"},
+    {"testing"},
     {"training"},
     {"runs"},
     {"commands"},
@@ -103,3 +108,46 @@ def test_opening_a_run_does_not_import_the_trainer():
         reached.add(name)
         found += [other for other in imports(name) if other not in reached]
     assert not [name for name in reached if name.split(".")[1:2] in (["training"], ["commands"])]
+
+
+# As if nothing had been installed but what it depends on.
+IN_A_BARE_CLONE = """
+import importlib.metadata
+
+real = importlib.metadata.Distribution.from_name.__func__
+
+def hide(cls, name):
+    if name.replace("_", "-").lower() == "pyro-vae":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(cls, name)
+
+importlib.metadata.Distribution.from_name = classmethod(hide)
+
+import pyro_vae
+from pyro_vae.commands import classify, evaluate, score, train
+
+tiny = "--epochs 1 --latent_dim 2 --hidden_dims [8] --condition label --run run".split()
+train.main(tiny)
+few = "--num_samples 2 --max_examples 5".split()
+evaluate.main(["run", *few])
+classify.main(["run", *few])
+score.main(["run", "--label", "0", *few])
+print(pyro_vae.__version__)
+"""
+
+
+def test_a_clone_that_is_not_installed_trains_and_evaluates(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", IN_A_BARE_CLONE]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    version = ran.stdout.split()[-1]
+    written = [json.loads(path.read_text()) for path in sorted((tmp_path / "run").rglob("*.json"))]
+    assert [result["versions"]["pyro-vae"] for result in written if "versions" in result] == [version] * 4
+
+
+def test_every_module_is_typed_and_the_version_is_stated_once():
+    assert (ROOT / "pyro_vae" / "py.typed").exists()
+    assert not re.search(r"^version\s*=", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    path = re.search(r'\[tool\.hatch\.version\]\npath = "(.*?)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f'__version__ = "{__version__}"' in (ROOT / path).read_text()

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     check_count(times=args.times)
     check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
-    count, form, levels = len(examples.x), (vae.config or {})["pixels"], (vae.config or {})["levels"]
+    count, form, levels = len(examples.x), vae.config.pixels, vae.config.levels
     print(f"data        {examples.name}: {count:,} examples")
     made = augment(vae, examples.x.to(device), **options_of(augment, args)).cpu()
     levels = original.levels or args.levels or levels

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from pyro_vae.commands.arguments import open_run, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, to_csv, versions
+from pyro_vae.commands.outputs import Results, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
+from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples
 
 NAME = "classify"
@@ -88,7 +89,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
     summary: dict[str, Any] = {
         "split": examples.split,
         "data": examples.name,
-        "pixels": (vae.config or {}).get("pixels"),
+        "pixels": vae.config.pixels,
         "num_examples": len(examples.x),
         "num_classes": vae.num_classes,
         "num_samples": classes.num_samples,

@@ -240,14 +240,14 @@ def bound_against_k(
 
 
 def _introduce(args: Namespace, vae: VAE, examples: Examples, device: torch.device) -> None:
-    config = vae.config or {}
-    names = {part: config[part]["class_path"].rpartition(".")[2] for part in ("prior", "encoder", "likelihood")}
+    config = vae.config
+    names = config.names
     kind = "" if examples.split in ("all", "simulated") else f"{examples.split} "
-    what = f"{len(examples.x):,} {kind}examples of {size(config['x_shape'])}, {config['pixels']}"
+    what = f"{len(examples.x):,} {kind}examples of {size(config.x_shape)}, {config.pixels}"
     print(f"data        {f'{what}, simulated' if examples.split == 'simulated' else f'{examples.name}: {what}'}")
     print(
         f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
-        f"{config['latent_dim']} latent dimensions"
+        f"{config.latent_dim} latent dimensions"
     )
     if args.estimator == "importance":
         proposal = "the encoder" if args.proposal is None else f"the {proposal_name(args)} proposal"

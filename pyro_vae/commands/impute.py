@@ -140,7 +140,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     truth = None
     if args.truth is not None:
         truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
-    shape = tuple((vae.config or {})["x_shape"])
+    shape = vae.config.x_shape
     if args.mask is not None:
         x = torch.where(_read_mask(args.mask, x, args.max_examples), torch.nan, x)
     elif args.hide is not None:
@@ -211,16 +211,16 @@ def hidden(x: Tensor, shape: Sequence[int], part: str, seed: int) -> Tensor:
 
 def original(x: Tensor, vae: VAE, *, spread: bool = False) -> Tensor:
     """Return values, or their ``spread``, in the units of the data: dequantized ones as levels again."""
-    config = vae.config or {}
-    if config["pixels"] != "dequantized":
+    levels = vae.config.levels
+    if vae.config.pixels != "dequantized" or levels is None:
         return x
-    return x * config["levels"] if spread else (x * config["levels"]).floor().clamp(0, config["levels"] - 1)
+    return x * levels if spread else (x * levels).floor().clamp(0, levels - 1)
 
 
 def summaries(vae: VAE, task: Task, filled: Imputation) -> dict[str, Tensor]:
     """Return what was filled in, its mean and its standard deviation, in the units of the data."""
     completions, mean, sd = (values.cpu() for values in (filled.completions, filled.mean, filled.sd))
-    dequantized = (vae.config or {})["pixels"] == "dequantized"
+    dequantized = vae.config.pixels == "dequantized"
     arrays = {
         "completions": original(completions, vae),
         # The mean of a level is half a cell below that of the dequantized value.
@@ -334,14 +334,14 @@ def names_of(task: Task) -> list[str]:
 
 
 def _introduce(args: Namespace, vae: VAE, task: Task) -> None:
-    config = vae.config or {}
+    config = vae.config
     blank = task.x.isnan()
     print(
         f"data        {task.name}: {len(task.x):,} of {task.total:,} examples have blanks, "
         f"{int(blank.sum()):,} of them, {blank.double().mean().item():.1%} of the values in these"
     )
-    if config["pixels"] in ("binarized", "threshold"):
-        how = "drawn once with the grey value as probability" if config["pixels"] == "binarized" else "at grey 1/2"
+    if config.pixels in ("binarized", "threshold"):
+        how = "drawn once with the grey value as probability" if config.pixels == "binarized" else "at grey 1/2"
         print(f"pixels      0 or 1 ({how}, where they were grey): so are completions; means are probabilities")
     options = options_of(METHODS[args.method], args)
     print(f"method      {args.method}: {', '.join(f'{name} {value:,}' for name, value in options.items())}")

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     """Decode the latent space, and leave the files in a folder."""
     args = parser().parse_args(argv)
     run, _, vae, folder = open_run(args, NAME)
-    size = (vae.config or {})["latent_dim"]
+    size = vae.config.latent_dim
     walks = size != 2 or any(args[name] is not None for name in ("dims", "span", "near"))
     num = args.num if args.num is not None else DEFAULT_NUM["walks" if walks else "grid"]
     check_count(num=num)
@@ -81,7 +81,7 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
 
 def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | None) -> None:
     """Decode walks along the most used dimensions, and write them."""
-    run, device, size = Path(args.run), next(vae.parameters()).device, vae.config["latent_dim"]  # type: ignore[index]
+    run, device, size = Path(args.run), next(vae.parameters()).device, vae.config.latent_dim
     count = min(DEFAULT_DIMS, size) if args.dims is None else args.dims
     if not 1 <= count <= size:
         raise ValueError(f"--dims: expected from 1 to {size}, the number of latent dimensions, got {count}")

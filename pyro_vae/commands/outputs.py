@@ -1,11 +1,9 @@
 """What commands leave: files in a folder, and before that what is refused because nothing could come of it."""
 
 import csv
-import importlib.metadata
 import io
 import json
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +101,7 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
     Raises:
         ValueError: Naming the option.
     """
-    each = 4 * (int(np.prod(x_shape(vae))) + (vae.config or {})["latent_dim"])
+    each = 4 * (int(np.prod(x_shape(vae))) + vae.config.latent_dim)
     most = int(MEMORY_FRACTION * physical_memory()) // each
     if count > most:
         raise ValueError(
@@ -113,7 +111,7 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
 
 def x_shape(vae: VAE) -> tuple[int, ...]:
     """Return the shape of one datum: (1, H, W), or (D,) for a table."""
-    return tuple((vae.config or {})["x_shape"])
+    return vae.config.x_shape
 
 
 def column_names(run: Path, vae: VAE) -> list[str] | None:
@@ -202,9 +200,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Return what a figure was computed with."""
-    names = ("pyro-vae", "torch", "pyro-ppl")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}

@@ -22,11 +22,12 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, finite, to_csv, versions
+from pyro_vae.commands.outputs import Results, finite, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples, read_examples
 from pyro_vae.vae import VAE
 
@@ -251,7 +252,7 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
 
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
     """Draw the picture."""
-    shape = (vae.config or {}).get("x_shape", ())
+    shape = vae.config.x_shape
     plotting.scores(
         scores.evidence.log_evidence.cpu().numpy(),
         scores.held_out.log_evidence.cpu().numpy(),

@@ -14,17 +14,58 @@ from pyro_vae.program import Data, sample_sites, trace
 
 
 class PerDatumELBO(ELBO):
-    """A bound on each datum's log-evidence, as a loss: minus its sum over the batch."""
+    r"""A bound on each datum's log-evidence, as a loss: minus its sum over the batch.
 
-    # Methods that give the numbers in it that change from step to step, for CompiledELBO to ask each time.
+    .. math:: \mathrm{loss} = -\sum_i L_i, \quad L_i \le \log p(x_i) \text{ in expectation}
+
+    An objective of your own is a subclass with one method, :meth:`bounds`. It is then used like any of Pyro's: in
+    ``SVI``, in :func:`pyro_vae.fit` and, by its dotted name, on the command line, where its constructor's parameters
+    are its options; ``steps_per_epoch``, if it asks for that, is filled in.
+
+    What changes from step to step is the business of :meth:`advance`, which is called before each gradient, but not
+    where a loss is only evaluated. If it counts in an attribute ``steps``, a training that is resumed goes on there.
+
+    Args:
+        num_particles: Samples of z for each datum, K.
+        max_plate_nesting: Plates of the program: 1, that of the data.
+        vectorize_particles: Draw them all at once, as :func:`pyro_vae.program.draw` does.
+
+    Attributes:
+        scheduled: Names of the methods, without arguments, that return the numbers which change from step to step. A
+            compiled objective asks them in each step; any other number is that of the first step for good.
+
+    Example:
+        >>> from pyro_vae import build
+        >>> from pyro_vae.program import draw, log_density
+        >>> from pyro_vae.testing import check_objective
+        >>> class OwnELBO(PerDatumELBO):
+        ...     def bounds(self, model, guide, x):
+        ...         z, log_q = draw(guide, x, self.num_particles)
+        ...         return (log_density(model, x, z) - log_q).mean(0)
+        >>> check_objective(OwnELBO, num_particles=2)
+        >>> vae = build((1, 4, 4))
+        >>> OwnELBO(num_particles=2).bounds(vae.model, vae.guide, torch.ones(3, 16)).shape
+        torch.Size([3])
+    """
+
     scheduled: ClassVar[tuple[str, ...]] = ()
 
     def advance(self) -> None:
-        """Go on to the next step."""
+        """Go on to the next step: called before each gradient. Does nothing by default."""
 
     @abstractmethod
     def bounds(self, model: Callable, guide: Callable, x: Data) -> Tensor:
-        """Return the bound on log P(x) for each datum, (B,), in nats, with the gradient that training follows."""
+        """Return the bound on log P(x) of each datum, with the gradient that training follows.
+
+        Args:
+            model: A Pyro model of x with one data plate, and all of its sites in there.
+            guide: Its guide, called with the same arguments.
+            x: Data, (B, D), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
+                :func:`pyro_vae.program.draw` and :func:`pyro_vae.program.log_density` take both.
+
+        Returns:
+            A bound for each datum, (B,), in nats, which depends on no other datum.
+        """
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         """Return the traces of model and guide, as Pyro asks of an ELBO."""

@@ -156,13 +156,13 @@ def read_like(
     Raises:
         ValueError: Naming the option, when they don't fit.
     """
-    config = vae.config or {}
-    how = {"pixels": config["pixels"], "levels": levels or config["levels"]}
+    config = vae.config
+    how = {"pixels": config.pixels, "levels": levels or config.levels}
     source = of_class(read_source(run, name, **how, missing=missing, data_dir=data_dir), vae.label)
-    if source.x.shape[1] != math.prod(config["x_shape"]):
+    if source.x.shape[1] != math.prod(config.x_shape):
         raise ValueError(
             f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
-            f"{size(config['x_shape'])}; bring them to that size"
+            f"{size(config.x_shape)}; bring them to that size"
         )
     return source
 
