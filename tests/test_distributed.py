@@ -202,7 +202,7 @@ def commands(rank, ports, run):
         "RANK": str(rank),
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "localhost",
-        "TORCHELASTIC_USE_AGENT_STORE": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # as torchrun says it
     }
     keeping.Checkpoints.update = lambda self, now: UPDATE(self, now=True)  # each epoch
     ports = iter(ports)
