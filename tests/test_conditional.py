@@ -286,7 +286,7 @@ def command(*arguments):
     name, *rest = map(str, arguments)
     import importlib
 
-    importlib.import_module(f"pyro_vae.{name}").main(rest)
+    importlib.import_module(f"pyro_vae.commands.{name}").main(rest)
 
 
 def refused(capsys, *arguments):

@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
 
 
 def run_command(name, run, out, *options):
-    importlib.import_module(f"pyro_vae.{name}").main([str(run), "--out", str(out), *map(str, options)])
+    importlib.import_module(f"pyro_vae.commands.{name}").main([str(run), "--out", str(out), *map(str, options)])
     return sorted(path.name for path in out.iterdir())
 
 

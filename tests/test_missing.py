@@ -276,7 +276,7 @@ def test_train_on_a_table_with_blanks_and_fill_them(tmp_path, capsys):
 
 def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_path):
     def run_command(name, *options):
-        importlib.import_module(f"pyro_vae.{name}").main(list(options))
+        importlib.import_module(f"pyro_vae.commands.{name}").main(list(options))
 
     z = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
     x = blanked(torch.cat([z, z + 1, 2 * z], 1))
