@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pyro_vae", "pyro_vae.commands.train", "matplotlib.pyplot", "sklearn.datasets"])
+CONTEXT.set_forkserver_preload(
+    # torch imports the last one with the first optimizer.
+    ["pyro_vae", "pyro_vae.commands.train", "matplotlib.pyplot", "sklearn.datasets", "torch._dynamo"]
+)
 
 
 @dataclass

@@ -162,7 +162,7 @@ def _check_gradient(name: str, make: Callable[[], ELBO], program: _LinearProgram
                     value.add_(by * direction[parameter])
 
         slopes, differences = [], []
-        for seed in range(30):
+        for seed in range(20):
             _, gradients = program.gradients(make(), seed)
             slope = sum(
                 (gradient * direction[parameter.removeprefix(f"{owner}.")]).sum().item()
