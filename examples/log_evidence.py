@@ -1,7 +1,7 @@
 """Estimate log P(X) of a trained VAE, with an error bar for each digit, and find out whether to trust it.
 
 ``python examples/log_evidence.py [--epochs N]`` takes some seconds. On the command line the same is
-``pyro-vae evaluate RUN``, with ``--proposal refined`` or ``--estimator ais``.
+``pyro-vae evaluate RUN``, with ``--proposal Refined`` or ``--estimator ais``.
 """
 
 import argparse

@@ -9,6 +9,8 @@ filled in by :func:`pyro_vae.build`; every other parameter is an option of the u
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro.distributions import Distribution, Independent
@@ -113,6 +115,49 @@ class Likelihood(nn.Module, ABC):
                 f"{type(self).__name__} takes {self.accepts}, but {int(outside.sum())} of {x.numel()} "
                 f"values are something else, the first of them {x[outside][0].item():g}; {suitable_likelihoods(x)}"
             )
+
+
+@dataclass(frozen=True)
+class Config:
+    """How :func:`pyro_vae.build` made a VAE, with its own arguments; of one put together by hand nothing is known.
+
+    Attributes:
+        parts: For "prior", "encoder" and "likelihood" the class path and the options; empty if nothing is known.
+    """
+
+    x_shape: tuple[int, ...] = ()
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    latent_dim: int = 0
+    network: str = ""
+    hidden_dims: tuple[int, ...] = ()
+    activation: str = ""
+    levels: int | None = None
+    pixels: str = ""
+    missing: bool = False
+    num_classes: int | None = None
+    label_in: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The class of each part, by its bare name."""
+        return {kind: part["class_path"].rpartition(".")[2] for kind, part in self.parts.items()}
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``build``, as JSON can hold them."""
+        arguments: dict[str, Any] = {
+            "x_shape": list(self.x_shape),
+            **self.parts,
+            "latent_dim": self.latent_dim,
+            "network": self.network,
+            "hidden_dims": list(self.hidden_dims),
+            "activation": self.activation,
+            "levels": self.levels,
+            "pixels": self.pixels,
+            "missing": self.missing,
+        }
+        if self.label_in is not None:
+            arguments |= {"num_classes": self.num_classes, "label_in": list(self.label_in)}
+        return arguments
 
 
 def suitable_likelihoods(x: Tensor) -> str:

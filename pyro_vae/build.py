@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.base import Config, Encoder, Likelihood, Prior
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import MAX_CLASSES
 from pyro_vae.data.pixels import FORMS
@@ -72,22 +72,8 @@ def build(
         >>> vae.sample(3).shape
         torch.Size([3, 784])
     """
-    config: dict[str, Any] = {
-        "x_shape": list(x_shape),
-        "prior": _spec(prior),
-        "encoder": _spec(encoder),
-        "likelihood": _spec(likelihood),
-        "latent_dim": latent_dim,
-        "network": network,
-        "hidden_dims": list(hidden_dims),
-        "activation": activation,
-        "levels": levels,
-        "pixels": pixels,
-        "missing": missing,
-    }
     if num_classes is not None:
         label_in = ("encoder", "decoder") if label_in is None else label_in
-        config |= {"num_classes": num_classes, "label_in": list(label_in)}
     elif label_in is not None:
         raise ValueError(f"label_in={list(label_in)}: there are no labels; condition on them, or leave it out")
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
@@ -108,10 +94,11 @@ def build(
     if network == "conv" and len(x_shape) != 3:
         raise ValueError(f'network: "conv" needs images, but a datum has the shape {tuple(x_shape)}; use "mlp"')
 
+    parts = {"prior": _spec(prior), "encoder": _spec(encoder), "likelihood": _spec(likelihood)}
     x_dim = math.prod(x_shape)
     known: dict[str, Any] = {"x_dim": x_dim, "z_dim": latent_dim, "levels": levels, "grey": pixels == "grey"}
 
-    encoder_class = find_class(config["encoder"]["class_path"], Encoder)
+    encoder_class = find_class(parts["encoder"]["class_path"], Encoder)
     scaling = {"levels": levels, "raw": None}.get(pixels, 2)  # all other pixels are in [0, 1], as of two levels
     inputs = 2 if missing else 1  # x, and where it is blank
     label_width = dict.fromkeys(label_in or (), num_classes or 0)
@@ -131,15 +118,15 @@ def build(
         return layers if first is None else nn.Sequential(first, layers)
 
     known["network"] = from_data(encoder_class.num_outputs(latent_dim), label_width.get("encoder", 0))
-    made_encoder = make_part(config["encoder"], Encoder, known)
+    made_encoder = make_part(parts["encoder"], Encoder, known)
     if "encoder" not in label_width:
         known["encoder"] = made_encoder
-    elif "encoder" in inspect.signature(prior_class := find_class(config["prior"]["class_path"], Prior)).parameters:
+    elif "encoder" in inspect.signature(prior_class := find_class(parts["prior"]["class_path"], Prior)).parameters:
         raise ValueError(
             f"prior: {prior_class.__name__} is made from the encoder q(z|x), but here that is q(z|x, y); choose "
             "another prior, or leave the label out of the encoder by label_in"
         )
-    likelihood_part = make_part(config["likelihood"], Likelihood, known)
+    likelihood_part = make_part(parts["likelihood"], Likelihood, known)
 
     params, decoder_inputs = likelihood_part.params_per_element, latent_dim + label_width.get("decoder", 0)
     if network == "conv":
@@ -148,20 +135,32 @@ def build(
         )
     else:
         decoder = mlp(decoder_inputs, hidden_dims[::-1], (x_dim, params), activation)
-    made_prior = make_part(config["prior"], Prior, known)
-    parts: dict[str, Any] = {"encoder": made_encoder, "decoder": decoder, "likelihood": likelihood_part}
+    made_prior = make_part(parts["prior"], Prior, known)
+    made: dict[str, Any] = {"encoder": made_encoder, "decoder": decoder, "likelihood": likelihood_part}
     if num_classes is None:
-        vae = VAE(prior=made_prior, **parts, missing=missing)
+        vae = VAE(prior=made_prior, **made, missing=missing)
     else:
         if "prior" in label_width:
-            priors = [made_prior, *(make_part(config["prior"], Prior, known) for _ in range(num_classes - 1))]
+            priors = [made_prior, *(make_part(parts["prior"], Prior, known) for _ in range(num_classes - 1))]
             learned = any(True for _ in made_prior.parameters())
             made_prior = PriorGivenLabel(priors if learned else (Shifted(prior, latent_dim) for prior in priors))
             bring_together(priors)
         classifier = None if set(label_width) == {"prior"} else from_data(num_classes)
         options: dict[str, Any] = {"num_classes": num_classes, "label_in": label_width, "classifier": classifier}
-        vae = ConditionalVAE(prior=made_prior, **parts, **options, missing=missing)
-    vae.config = config
+        vae = ConditionalVAE(prior=made_prior, **made, **options, missing=missing)
+    vae.config = Config(
+        x_shape=tuple(x_shape),
+        parts=parts,
+        latent_dim=latent_dim,
+        network=network,
+        hidden_dims=tuple(hidden_dims),
+        activation=activation,
+        levels=levels,
+        pixels=pixels,
+        missing=missing,
+        num_classes=num_classes,
+        label_in=None if label_in is None else tuple(label_in),
+    )
     return vae
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.distributions.location import location
 from pyro_vae.networks import AppendLabel, with_label
 from pyro_vae.priors.given_label import PriorGivenLabel, PriorOfAll
 from pyro_vae.vae import VAE
@@ -198,10 +199,10 @@ class ConditionalVAE(VAE):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None, *, mean: bool = True) -> Tensor:
-        """Return data like ``x``, (B, D), from z ~ q(z|x, y), with the likeliest label of q(y|x) if none is given."""
+        """Return data like ``x``, (B, D), as a VAE does, with the likeliest label of q(y|x) if none is given."""
         y = self.class_logits(x).argmax(-1) if y is None else y
-        z = self.encoder(self._for("encoder", x, y)).sample()
-        return self._decode(self._for("decoder", z, y), mean)
+        q = self.encoder(self._for("encoder", x, y))
+        return self._decode(self._for("decoder", location(q) if mean else q.sample(), y), mean)
 
     def _for(self, part: str, v: Tensor, y: Tensor) -> Tensor:
         """Return what a part looks at: v, with the label behind it where it is told the label."""

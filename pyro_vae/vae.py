@@ -1,12 +1,14 @@
 """The variational auto-encoder as a Pyro program: a model and its guide."""
 
 import itertools
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.base import Encoder, Likelihood, Prior
+from pyro_vae.base import Config, Encoder, Likelihood, Prior
+from pyro_vae.distributions.location import location
 from pyro_vae.networks import Standardize
 
 _counter = itertools.count()
@@ -69,8 +71,9 @@ class VAE(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.missing = missing
-        self.config: dict | None = None  # how `build` made it, for `save`
+        self.config = Config()  # how `build` made it
         self.label: int | None = None  # the class that it is the model of, as part of a conditional one
+        self.initialized = False  # whether its weights are more than those that its parts were built with
         self._name = _UniqueName()
 
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
@@ -92,6 +95,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
         """Set starting values from the training data ``x``, (N, D): the decoder's output starts at its marginals."""
+        self.initialized = True
         x = _fill_from_column(x) if self.missing else x
         self.prior.initialize(x)
         self.likelihood.initialize(x)
@@ -102,6 +106,11 @@ class VAE(nn.Module):
         bias = [p for name, p in self.decoder.named_parameters() if name.endswith("bias")][-1:]
         if raw is not None and bias and bias[0].numel() == raw.numel():
             bias[0].copy_(raw.reshape(bias[0].shape))
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Take up weights, as of any module; the starting values are then no longer to be set."""
+        self.initialized = True
+        return super().load_state_dict(*args, **kwargs)
 
     def check(self, x: Tensor) -> None:
         """Refuse data, (N, D), that the likelihood does not accept; blanks (NaN) only where ``missing`` is set.
@@ -118,8 +127,9 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
-        """Return data like ``x``, (B, D), from one z ~ q(z|x) each: the means E[x|z], or draws."""
-        return self._decode(self.encoder(x).sample(), mean)
+        """Return data like ``x``, (B, D): the means E[x|z] at z = E_q[z], or draws of x at a draw of z ~ q(z|x)."""
+        q = self.encoder(x)
+        return self._decode(location(q) if mean else q.sample(), mean)
 
     def _decode(self, z: Tensor, mean: bool) -> Tensor:
         p = self.likelihood(self.decoder(z))

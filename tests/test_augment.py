@@ -90,7 +90,7 @@ def test_an_augmented_data_set_is_one_to_train_on(run, tmp_path, capsys):
     np.testing.assert_array_equal(made["x"][30:].reshape(3, 30, 64), (16 * means).round().numpy())
     assert len(read(str(tmp_path / "out" / "augmented.npz"), pixels="binarized", levels=17).x) == 120
     assert (tmp_path / "out" / "augmented.png").read_bytes().startswith(b"\x89PNG")
-    assert "120 rows, the 30 originals first" in capsys.readouterr().out
+    assert "120: the 30 originals first" in capsys.readouterr().out
 
 
 def test_a_table_stays_a_table(tmp_path):

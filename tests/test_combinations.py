@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from pyro_vae import VAE, build
 from pyro_vae.build import make_part
 from pyro_vae.commands.parts import our_parts
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 X_DIM, Z_DIM, BATCH, STEPS = 4, 2, 8, 3
 

@@ -21,7 +21,7 @@ from pyro_vae.evidence.exact import LinearGaussian
 from pyro_vae.inference import classify, score_classes
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_terms
 from pyro_vae.objectives.summed_out import SummedOutELBO
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 PROBS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
@@ -366,7 +366,7 @@ def test_classify_and_evaluate(run, tmp_path, capsys):
     assert json.loads((run / "evaluation-three.json").read_text())["num_examples"] == 20
     assert "--overwrite" in refused(capsys, "classify", run, "--out", tmp_path)
     assert "--overwrite" in refused(capsys, "evaluate", run)
-    assert "--label" in refused(capsys, "evaluate", run, "--proposal", "refined", "--name", "other")
+    assert "--label" in refused(capsys, "evaluate", run, "--proposal", "Refined", "--name", "other")
 
 
 COMMANDS = [

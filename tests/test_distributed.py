@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -24,7 +25,7 @@ from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
 from pyro_vae.runs import keeping
-from pyro_vae.training.loop import NonFiniteLoss, Training
+from pyro_vae.training import NonFiniteLoss, Training
 
 # One process imports everything, and the others are copies of it.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -85,7 +86,7 @@ def train_with_noise():
         vae, data(1000), draw=draw, validation=data(300, 2), epochs=20, lr=1e-2, ema_decay=0.9, patience=15
     )
     rows = [(row["elbo"], weights(vae).clone(), weights(training.evaluated)) for row in training.run()]
-    return rows, noise[1:], weights(vae)
+    return rows, noise[2:], weights(vae)  # the first two: for a look at the data, and for the starting values
 
 
 def meet_a_broken_datum():
@@ -98,7 +99,7 @@ def meet_a_broken_datum():
     x = torch.zeros(64, 16)
     x[5] = 1
     training = Training(make_vae(pyro_vae.encoders.DiagonalNormal), torch.zeros(64, 16), draw=draw, batch_size=16)
-    training.x = x
+    training.data = replace(training.data, x=x)
     with pytest.raises(NonFiniteLoss) as error:
         list(training.run())
     return str(error.value)
@@ -184,12 +185,12 @@ def fail_alone(config):
 def end_in_the_third_epoch(number):
     steps = 0
 
-    def step(svi, batch):
+    def step(svi, *batch, **options):
         nonlocal steps
         steps += 1
         if steps == 25:
             os.kill(os.getpid(), number)
-        return STEP(svi, batch)
+        return STEP(svi, *batch, **options)
 
     return step
 

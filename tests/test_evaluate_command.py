@@ -115,16 +115,16 @@ def test_an_evaluation_is_not_overwritten_unless_asked(run, capsys):
 @pytest.mark.parametrize(
     ("options", "make"),
     [
-        (["widened"], lambda vae, x: widened(vae.guide, 1.2)),
-        (["defensive", "--fraction", "0.3"], lambda vae, x: defensive(vae.model, vae.guide, 0.3)),
+        (["Widened"], lambda vae, x: widened(vae.guide, 1.2)),
+        (["Defensive", "--proposal.fraction", "0.3"], lambda vae, x: defensive(vae.model, vae.guide, 0.3)),
         (
-            ["refined", "--steps", "20", "--full_rank"],
+            ["Refined", "--proposal.steps", "20", "--proposal.full_rank", "true"],
             lambda vae, x: refined(
                 vae.model, laplace(vae.model, vae.guide, x, seed=2), x, steps=20, full_rank=True, seed=1
             ),
         ),
         (
-            ["laplace", "--steps", "20", "--quasi_random"],
+            ["Laplace", "--proposal.steps", "20", "--quasi_random"],
             lambda vae, x: quasi_random(laplace(vae.model, vae.guide, x, steps=20, seed=1)),
         ),
     ],
@@ -137,10 +137,37 @@ def test_proposals(run, options, make):
     summary, rows = summary_of(run), rows_of(run)
     np.testing.assert_allclose(rows["log_evidence"], expected.log_evidence, rtol=1e-6)
     assert summary["proposal"] == options[0]
+    assert f"drawn from the {options[0]} proposal" in summary["protocol"]
     assert summary["proposal_elbo"] == pytest.approx(expected.elbo.mean().item())
     # The ELBO is the encoder's, whatever was sampled from.
     encoder = log_evidence(vae, x, num_samples=100, seed=0)
     np.testing.assert_allclose(rows["elbo"], encoder.elbo, rtol=1e-6)
+
+
+OWN = """
+from pyro_vae.evidence import Proposal, widened
+
+
+class Narrow(Proposal):
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def __call__(self, model, guide, x, **how):
+        assert how["seed"] == 1  # not the estimate's
+        return widened(guide, self.factor)
+"""
+
+
+def test_a_proposal_of_the_users_own(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "myproposal.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ["--max_examples", "20", "--num_samples", "60", "--proposal", "myproposal.Narrow"]
+    assert "factor" in refused(capsys, run, *options)
+    evaluate.main([str(run), *options, "--proposal.factor", "0.9"])
+    vae, x = pyro_vae.load(run), load("digits").test[:20]
+    expected = log_evidence(vae.model, widened(vae.guide, 0.9), x, num_samples=60, seed=0)
+    np.testing.assert_allclose(rows_of(run)["log_evidence"], expected.log_evidence, rtol=1e-6)
+    assert (summary_of(run)["proposal"], summary_of(run)["factor"]) == ("Narrow", 0.9)
 
 
 def test_a_target_is_reached_by_drawing_more(run, capsys):
@@ -239,14 +266,18 @@ def test_options_that_would_have_no_effect_are_refused(run, capsys):
         (["--target_se", "-1"], "target_se must be above 0"),
         (["--max_num_samples", "10"], "--target_se"),
         (["--num_chains", "3"], "num_chains belongs to --estimator ais or bidirectional, not importance"),
-        (["--factor", "2"], "factor belongs to --proposal widened, not encoder"),
-        (["--estimator", "ais", "--proposal", "refined"], "proposal belongs to --estimator importance, not ais"),
+        (["--num_samples", "1000", "--estimator", "ais"], "num_samples belongs to --estimator importance, not ais"),
+        (["--estimator", "ais", "--proposal", "Refined"], "proposal belongs to --estimator importance, not ais"),
+        (["--proposal", "Widened", "--proposal.steps", "2"], "no option steps"),
+        (["--proposal", "Nope"], "part of this package, or module.Class, got Nope"),
+        (["--proposal", "mymodule.Nope"], "no module mymodule"),
+        (["--proposal", "pyro_vae.priors.StudentT"], "proposal"),
         (["--estimator", "bidirectional", "--split", "test"], "simulates"),
         (["--data", "x.npy", "--split", "test"], "split is of the run's own data"),
         (["--name", "a/b"], "without a folder"),
         (["--device", "quantum"], "device"),
-        (["--proposal", "widened", "--factor", "0"], "factor must be positive"),
-        (["--proposal", "refined", "--steps", "0"], "steps must be a whole number"),
+        (["--proposal", "Widened", "--proposal.factor", "0"], "factor must be positive"),
+        (["--proposal", "Refined", "--proposal.steps", "0"], "steps must be a whole number"),
         (["--estimator", "magic"], "importance"),
         (["--target_se", "0.1", "--num_samples", "100", "--max_num_samples", "10"], "max_num_samples"),
     ):
@@ -294,7 +325,7 @@ def test_an_interrupted_evaluation_writes_nothing(run, monkeypatch, capsys):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "log_evidence", interrupt)
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
     with pytest.raises(SystemExit) as exit:
         evaluate.main([str(run), *FEW])
     assert exit.value.code == 130

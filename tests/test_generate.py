@@ -158,6 +158,15 @@ def test_refuses_data_that_do_not_fit(call):
         call(build((1, 2, 2), latent_dim=1))
 
 
+@pytest.mark.parametrize("encoder", ["DiagonalNormal", "FullRankNormal"])
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_a_reconstruction_means_the_same_everywhere(encoder, num_classes):
+    torch.manual_seed(0)
+    vae, x = build((1, 4, 4), encoder=encoder, latent_dim=2, num_classes=num_classes), torch.ones(5, 16)
+    again = vae.reconstruct(x) if num_classes is None else vae.reconstruct(x, torch.full((5,), 2))
+    torch.testing.assert_close(again, reconstruct(vae if num_classes is None else vae.given(2), x).x)
+
+
 def test_reconstructions_are_the_means_at_the_posterior_mean():
     exact, vae = linear_vae()
     x = data_of(exact, 5)

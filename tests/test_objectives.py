@@ -23,7 +23,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, check_objective, elbo_terms
 from pyro_vae.priors import GaussianMixture, StandardNormal, VampPrior
 from pyro_vae.program import reseed
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 X = 0.7
 

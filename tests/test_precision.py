@@ -13,7 +13,7 @@ from pyro_vae.commands.train import main
 from pyro_vae.machine.devices import bfloat16_products, rounds_to_bfloat16
 from pyro_vae.networks import conv_encoder, mlp
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:precision")
 ROUNDS = rounds_to_bfloat16(torch.device("cpu"))

@@ -162,7 +162,7 @@ def test_likelier_than_normal_is_said(run, tmp_path, capsys):
     assert one["probability_above_held_out"]["mean"] > 0.7
     assert "likelier    than a held-out example with probability 0." in output
     assert "--two_sided" in output
-    two, more = call(run, tmp_path / "b", *options, "--two_sided", "--proposal", "defensive")
+    two, more = call(run, tmp_path / "b", *options, "--two_sided", "--proposal", "Defensive")
     assert two["flagged"] == more["flag"].sum() > columns["flag"].sum() == one["flagged"]
 
 

@@ -160,12 +160,12 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, mo
     train(*QUICK, "--epochs", "6", "--run", tmp_path / "whole")
     steps = 0
 
-    def interrupted(self, batch, step=pyro.infer.SVI.step):
+    def interrupted(self, *batch, step=pyro.infer.SVI.step, **options):
         nonlocal steps
         steps += 1
         if steps == 28:  # in the middle of the fourth epoch
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batch, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(pyro.infer.SVI, "step", interrupted)

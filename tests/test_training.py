@@ -1,9 +1,12 @@
 """Training: reproducible, resumable, and independent of what else the process does."""
 
 import copy
+import inspect
 import itertools
 import math
+from dataclasses import FrozenInstanceError, fields, replace
 
+import pandas
 import pyro
 import pytest
 import torch
@@ -11,8 +14,10 @@ from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae
 from pyro_vae.compiled import CompiledELBO, NotStatic
+from pyro_vae.machine.distributed import Processes
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training.loop import NonFiniteLoss, Training
+from pyro_vae.training import NonFiniteLoss, Options, Training
+from pyro_vae.training.loss import Loss
 from pyro_vae.training.optim import FusedOptim
 
 
@@ -112,12 +117,12 @@ def test_the_recorded_optimiser_takes_torchs_steps(options):
     torch.manual_seed(0)
     start = [torch.randn(shape) for shape in shapes]
     ours, theirs = ([p.clone().requires_grad_() for p in start] for _ in range(2))
-    optim = FusedOptim(torch.optim.Adam, {"lr": 1.0} | options)
+    optim = FusedOptim(torch.optim.Adam, {"lr": 1.0} | options, lambda step: 0.1 / (1 + step))
     optimizer = torch.optim.Adam(theirs[:2], **({"lr": 1.0} | options))
     for step in range(20):
         if step == 12:
             optimizer.add_param_group({"params": theirs[2:]})
-        optim.lr = optimizer.param_groups[0]["lr"] = optimizer.param_groups[-1]["lr"] = 0.1 / (1 + step)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[-1]["lr"] = 0.1 / (1 + step)
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             absent = (i == 1 and step in (7, 8)) or (i == 2 and step < 12)
             a.grad = None if absent else torch.randn_like(a)
@@ -145,10 +150,11 @@ def test_clipping_bounds_the_gradient():
     # One step of plain gradient descent moves the weights by lr times the clipped gradient.
     vae = make_vae()
     before = weights(vae)
+    loss = Loss(Trace_ELBO(), vae, Processes(torch.device("cpu")), clip_norm=0.001, classifier=None)
     optim = FusedOptim(torch.optim.SGD, {"lr": 1.0})
-    optim.clip_norm = 0.01
-    SVI(vae.model, vae.guide, optim, Trace_ELBO()).step(data().round())
+    SVI(vae.model, vae.guide, optim, loss.loss, loss.loss_and_grads).step(data().round(), size=10)
     assert (weights(vae) - before).norm().item() == pytest.approx(0.01, rel=1e-4)
+    assert len(loss.take()) == 1
 
 
 def test_the_steps_are_compiled_where_that_can_be_done():
@@ -163,10 +169,10 @@ def test_the_steps_are_compiled_where_that_can_be_done():
         training = Training(make_vae(), data(), objective=objective(), compile=compile, **OPTIONS)
         losses[compile, objective] = [row["loss"] for row in training.run()]
         compiled = compile == "on" or (compile == "auto" and objective is Trace_ELBO)
-        assert isinstance(training.loss, CompiledELBO) == compiled
+        assert isinstance(training.compiled, CompiledELBO) == compiled
         assert not training.not_compiled
         if compiled:
-            assert training.loss.traces == 1
+            assert training.compiled.traces == 1
     for (compile, objective), loss in losses.items():
         assert loss == pytest.approx(losses["off", objective], rel=1e-4), compile
 
@@ -276,3 +282,95 @@ def test_data_that_the_likelihood_does_not_describe_are_refused():
         Training(make_vae(), data(), batch_size=10)
     with pytest.raises(ValueError, match="Bernoulli takes zeros and ones"):
         Training(make_vae(), data().round(), validation=data(), batch_size=10)
+
+
+# Data and options
+
+
+def test_fit_takes_data_as_they_were_loaded():
+    digits = pyro_vae.data.load("digits", condition="label")
+    few = {"epochs": 2, "batch_size": 100}
+    results = []
+    for conditional in (False, True):
+        for whole in (True, False):
+            torch.manual_seed(0)
+            vae = pyro_vae.build(digits.shape, hidden_dims=[8], num_classes=10 if conditional else None)
+            labels = {"y": digits.labels["train"], "validation_y": digits.labels["validation"]} if conditional else {}
+            given = {"draw": digits.draw, "validation": digits.validation} | labels
+            dataset = digits if conditional else replace(digits, num_classes=None)
+            rows = pyro_vae.fit(vae, dataset, **few) if whole else pyro_vae.fit(vae, digits.train, **given, **few)
+            results.append([(row["loss"], row["elbo"]) for row in rows])
+    assert results[0] == results[1] != results[2] == results[3]
+    with pytest.raises(ValueError, match=r"draw: the data have their own; leave it out, or pass data\.train"):
+        pyro_vae.fit(make_vae(), digits, draw=torch.bernoulli)
+
+
+def test_fit_takes_arrays_and_frames():
+    x = (data() > 0.5).numpy()
+    same = [
+        torch.tensor(x).float(), x, x.astype(float), x.astype(int).reshape(-1, 4, 4), x.reshape(-1, 1, 4, 4),
+        torch.tensor(x).int(), pandas.DataFrame(x), pandas.DataFrame(x.astype(int)), x.tolist(),
+    ]  # fmt: skip
+    trained = []
+    for given in same:
+        vae = make_vae()
+        pyro_vae.fit(vae, given, validation=given, epochs=2, batch_size=50)
+        trained.append(weights(vae))
+    assert all(torch.equal(trained[0], other) for other in trained)
+    for wrong, message in (
+        (x[0], r"data: expected a row for each datum, \(N, D\) or \(N, H, W\), got shape \(16,\)"),
+        (pandas.DataFrame({"a": ["low", "high"]}), "data: expected numbers, as a tensor, an array or a data frame"),
+        (object(), "data: expected numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pyro_vae.fit(make_vae(), wrong)
+
+
+def test_training_starts_at_the_marginals_of_the_data_and_only_once():
+    x = data(1000).bernoulli()
+    vae = make_vae()
+    Training(vae, x)
+    bias = [p for name, p in vae.decoder.named_parameters() if name.endswith("bias")][-1]
+    torch.testing.assert_close(bias.sigmoid().detach(), x.mean(0), atol=0.01, rtol=0)
+    for begun in (copy.deepcopy(vae), make_vae()):
+        if begun.initialized:
+            pyro_vae.fit(begun, x, epochs=1)
+        else:
+            begun.load_state_dict(make_vae(3).state_dict())
+        before = weights(begun)
+        Training(begun, data(1000).bernoulli())
+        assert torch.equal(weights(begun), before)
+
+
+def test_options_stand_in_one_place():
+    own = {field.name: field.default for field in fields(Options)}
+    seen = inspect.signature(pyro_vae.fit).parameters
+    assert {name: seen[name].default for name in own} == own
+    with pytest.raises(TypeError, match="epoch"):
+        pyro_vae.fit(make_vae(), data().round(), epoch=3)
+    with pytest.raises(FrozenInstanceError):
+        Options().epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lr": 2e-3}, "lr: 0.002 contradicts 0.001, which the training was begun with"),
+        ({"epochs": 2}, "epochs: 2 contradicts 4"),
+        ({"lr_schedule": "cosine"}, "lr_schedule: cosine contradicts constant"),
+    ],
+)
+def test_a_training_goes_on_with_its_own_options(changed, message):
+    begun = Training(make_vae(), data(), **OPTIONS)
+    next(begun.run())
+    state = copy.deepcopy(begun.state_dict())
+    Training(make_vae(), data(), **(OPTIONS | {"epochs": 6, "device": "cpu"})).load_state_dict(*state)
+    with pytest.raises(ValueError, match=message):
+        Training(make_vae(), data(), **(OPTIONS | changed)).load_state_dict(*state)
+
+
+def test_progress_is_shown_where_it_is_wanted(capsys):
+    pyro_vae.fit(make_vae(), data().round(), epochs=2)
+    assert capsys.readouterr().out == ""  # no terminal
+    pyro_vae.fit(make_vae(), data().round(), epochs=2, progress=True)
+    assert capsys.readouterr().out.count("ELBO") == 2

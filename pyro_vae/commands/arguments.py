@@ -1,42 +1,104 @@
-"""The options that commands on a run share."""
+"""The options that commands on a run share, and what they name: the run, its model, a folder, examples, a proposal."""
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+import torch
+from jsonargparse import Namespace
+
+from pyro_vae.build import make_part
 from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.progress import progress_bar
+from pyro_vae.evidence import Proposal
+from pyro_vae.machine.devices import resolve_device
+from pyro_vae.program import Data, Program
+from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.opening import Examples, load_run, read_examples
+from pyro_vae.vae import VAE
 
 LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
+OF_A_FILE = ("levels", "data_dir", "max_examples")
 
 
-def add_run_arguments(parser: Parser, *, label: bool = True) -> None:
-    """Add the options of every command on a run: the run, the class of a conditional one, the seed and the device."""
-    parser.add_argument("run", help="A run folder.")
-    if label:
-        parser.add_argument(
-            "--label", type=int | None, help="Of a run with --condition: the class y, for P(X | Y = y)."
-        )
-    parser.add_argument("--seed", type=int, default=0, help="Of the random numbers.")
-    parser.add_argument("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
+def run_parser(
+    name: str, description: str, *, label: bool = True, examples: bool = True, folder: bool = True
+) -> Parser:
+    """Return the parser of a command on a run, with the options that many of them share.
 
-
-def add_data_arguments(parser: Parser) -> None:
-    """Add the options of every command on examples: which, and how to read them."""
+    Args:
+        name: The command's.
+        description: What it does.
+        label: It can work on one class of a conditional run.
+        examples: It reads some; see :func:`read_chosen`.
+        folder: It leaves its files in one of its own.
+    """
+    parser = Parser(prog=f"pyro-vae {name}", description=description)
     add = parser.add_argument
-    add("--split", type=Literal["test", "validation", "train"] | None, help="Which of the run's data. Default: test.")
-    add("--data", type=str | None, help="Your own: a file, folder or name as for training. All of it, in its order.")
-    add("--levels", type=int | None, help="The number of grey levels of your own data. Default: the run's.")
-    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
-    add("--max_examples", type=int | None, help="Only the first so many. Default: all.")
+    add("run", help="A run folder.")
+    if label:
+        add("--label", type=int | None, help=LABEL_HELP)
+    add("--seed", type=int, default=0, help="Of the random numbers.")
+    add("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
+    if folder:
+        add("--out", type=str | None, help=f"The folder for the results. Default: RUN/{name}.")
+    add("--overwrite", action="store_true", help="Replace earlier results.")
+    if examples:
+        parser.add_options(read_examples, "split", "data", *OF_A_FILE)
+    return parser
 
 
-def add_out_arguments(parser: Parser, name: str) -> None:
-    """Add the options of every command that leaves files in a folder of its own."""
-    parser.add_argument("--out", type=str | None, help=f"The folder for the results. Default: RUN/{name}.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier results in that folder.")
+def add_proposal_argument(parser: Parser) -> None:
+    """Add the option that names a proposal."""
+    help = "What is sampled from: Widened, Defensive, Refined, Laplace or module.Class. Default: the encoder's q(z|x)."
+    parser.add_subclass_arguments(Proposal, "proposal", required=False, instantiate=False, help=help)
+
+
+def options_of(function: Callable[..., Any], args: Namespace) -> dict[str, Any]:
+    """Return the options that a function takes, by keyword alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: args[p.name] for p in parameters if p.kind == p.KEYWORD_ONLY and p.name in args}
+
+
+def refuse_unused(kind: str, functions: Mapping[str, Callable[..., Any]], given: Namespace, chosen: str) -> None:
+    """Refuse options that would have no effect, as they belong to functions that were not chosen.
+
+    Args:
+        kind: The option that chooses.
+        functions: By the names that it may take.
+        given: The options that the user gave, without defaults.
+        chosen: The name that it has.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    takes = {name: options_of(function, given).keys() for name, function in functions.items()}
+    for option in set().union(*takes.values()) - takes[chosen]:
+        owners = " or ".join(name for name, options in takes.items() if option in options)
+        raise ValueError(f"--{option} belongs to --{kind} {owners}, not {chosen}; leave it out")
+
+
+def open_run(args: Namespace, name: str, *, whole: bool = False) -> tuple[Path, torch.device, VAE, Path]:
+    """Return what a command on a run begins with: the run, the device, the model on it, and the folder for the results.
+
+    Args:
+        args: The options.
+        name: The command's.
+        whole: Open a conditional run without ``--label`` as it is, rather than as P(X).
+
+    Raises:
+        ValueError: Naming the option that does not fit.
+        FileExistsError: When there are earlier results, unless ``--overwrite`` is given.
+    """
+    run, device = Path(args.run), resolve_device(args.device)
+    label = args.get("label")
+    vae = load(run) if whole and label is None else load_run(run, label)
+    return run, device, vae.to(device), new_folder(args.out, run, name, args.overwrite)
 
 
 def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:
-    """Return the folder for a command's results, RUN/NAME unless the user says otherwise; make it by ``write_file``.
+    """Return the folder for a command's results, RUN/NAME unless the user says otherwise; nothing is made yet.
 
     Raises:
         FileExistsError: When there is something in it already, unless ``overwrite`` is set.
@@ -49,3 +111,28 @@ def new_folder(out: str | None, run: Path, name: str, overwrite: bool) -> Path:
             f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
         )
     return folder
+
+
+def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:
+    """Read the examples that the options name; see :func:`pyro_vae.runs.opening.read_examples`."""
+    return read_examples(run, vae, **options_of(read_examples, args))
+
+
+def proposal_name(args: Namespace) -> str:
+    """Return the name of the class that was chosen as the proposal."""
+    return "encoder" if args.proposal is None else args.proposal.class_path.rpartition(".")[2]
+
+
+def proposal_options(args: Namespace) -> dict[str, Any]:
+    """Return the options of the proposal that was chosen."""
+    return {} if args.proposal is None else args.proposal.as_dict().get("init_args", {})
+
+
+def propose(vae: VAE, x: Data, args: Namespace) -> Program:
+    """Return the proposal that the options name, fitted to the data where it is one for each of them."""
+    if args.proposal is None:
+        return vae.guide
+    with progress_bar("fitting q") as progress:
+        # Another seed than the estimate's: weighed by the noise it was fitted to, q would look better than it is.
+        proposal = make_part(args.proposal.as_dict(), Proposal, {})
+        return proposal(vae.model, vae.guide, x, seed=args.seed + 1, progress=progress)

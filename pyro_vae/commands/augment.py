@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import OF_A_FILE, open_run, options_of, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_csv, to_npz
+from pyro_vae.commands.outputs import Results, to_csv, to_npz
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import load_run, of_class, read_examples, read_source
+from pyro_vae.runs.opening import of_class, read_examples, read_source
 
 NAME = "augment"
 GREY_FORMS = ("binarized", "threshold", "grey")
@@ -24,20 +22,12 @@ SHOWN, SHOWN_TIMES = 12, 5  # originals, and variations of each, in the picture
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae augment",
-        description="Add variations of each example to a data set: other draws from its posterior, decoded.",
-    )
-    add = parser.add_argument
-    add_run_arguments(parser)
-    add("--data", type=str, required=True, help="A file, folder or name as for training. All of it, in its order.")
-    add("--levels", type=int | None, help="The number of grey levels of the data. Default: the run's.")
-    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --data names one of them.")
-    add("--max_examples", type=int | None, help="Only the first so many. Default: all.")
-    add("--times", type=int, default=5, help="Variations of each example.")
-    add("--temperature", type=float, default=1.0, help="Factor on the posterior's deviations: more varies more.")
-    add("--mean", action="store_true", help="Take the means E[x|z] rather than draws of x.")
-    add_out_arguments(parser, NAME)
+    description = "Add variations of each example to a data set: other draws from its posterior, decoded."
+    parser = run_parser(NAME, description, examples=False)
+    help = "A file, folder or name as for training. All of it, in its order."
+    parser.add_argument("--data", type=str, required=True, help=help)
+    parser.add_options(read_examples, *OF_A_FILE)
+    parser.add_options(augment, "times", "temperature", "mean")
     return parser
 
 
@@ -45,21 +35,17 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Augment a data set, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
-    chosen = {name: args[name] for name in ("data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
+    run, device, vae, folder = open_run(args, NAME)
+    examples = read_chosen(run, vae, args)
     vae.check(examples.x)
     original = of_class(
         read_source(run, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae.label
     )
     check_count(times=args.times)
     check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
-    count, form, levels = len(examples.x), (vae.config or {})["pixels"], (vae.config or {})["levels"]
+    count, form, levels = len(examples.x), vae.config.pixels, vae.config.levels
     print(f"data        {examples.name}: {count:,} examples")
-    options = {"times": args.times, "temperature": args.temperature, "mean": args.mean, "seed": args.seed}
-    made = augment(vae, examples.x.to(device), **options).cpu()
+    made = augment(vae, examples.x.to(device), **options_of(augment, args)).cpu()
     levels = original.levels or args.levels or levels
     known = original.x[~original.x.isnan()]
     if form in GREY_FORMS and original.levels is None and bool(((known >= 0) & (known <= 1)).all()):
@@ -69,26 +55,25 @@ def main(argv: list[str] | None = None) -> None:
     origin = torch.arange(count).repeat(args.times + 1)
     labels = None if examples.labels is None else examples.labels[origin]
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "augmented.npz", to_npz(vae, data={"x": x}, other={"original": origin, "y": labels}))
-    files = ["augmented.npz"]
+    files: dict[str, bytes | str] = {
+        "augmented.npz": to_npz(vae, data={"x": x}, other={"original": origin, "y": labels})
+    }
     if Path(args.data).suffix.lower() == ".csv":
         names = original.columns or [f"column {d + 1}" for d in range(x.shape[1])]
         shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
         columns = dict(zip(names, torch.from_numpy(shortest).T, strict=True)) | (
             {} if labels is None else {"label": labels}
         )
-        write_file(folder / "augmented.csv", to_csv(columns))
-        files.append("augmented.csv")
-    else:
-        (folder / "augmented.csv").unlink(missing_ok=True)  # of an earlier data set
-    draw(folder / "augmented.png", original, variations, args.data)
+        files["augmented.csv"] = to_csv(columns)
+    results = Results(folder, "augmented")
+    results.write(files)
     what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
     print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")
     if labels is not None:
         print("labels      those of the originals: whether a variation still deserves it, the model doesn't know")
-    files.append("augmented.png")
-    print(f"results     {folder}  ({', '.join(files)}: {len(x):,} rows, the {count:,} originals first, then in turn)")
+    print(f"rows        {len(x):,}: the {count:,} originals first, then in turn")
+    results.add("png", lambda path: draw(path, original, variations, args.data))
+    results.conclude()
 
 
 def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:
@@ -122,7 +107,3 @@ def draw(path: Path, original: Source, variations: Tensor, name: str) -> None:
         plotting.columns_compared(
             original.x, made, path, names=names, title=f"{Path(name).name}, and variations of it", label="variations"
         )
-
-
-if __name__ == "__main__":
-    main()

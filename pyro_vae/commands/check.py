@@ -61,7 +61,3 @@ def show(rows: Sequence[Row]) -> None:
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(Text(f"[{number}] {note}"))
-
-
-if __name__ == "__main__":
-    main()

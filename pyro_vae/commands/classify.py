@@ -1,43 +1,36 @@
 """P(Y | X) of examples by Bayes' rule: ``pyro-vae classify RUN --data FILE``."""
 
-import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.outputs import Results, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
-from pyro_vae.machine.devices import resolve_device
 from pyro_vae.machine.versions import versions
-from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import Examples, read_examples
+from pyro_vae.runs.opening import Examples
 
 NAME = "classify"
 
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae classify",
-        description="P(Y | X) of examples by Bayes' rule, from log P(X, Y) of each class of a run with --condition. "
+    parser = run_parser(
+        NAME,
+        "P(Y | X) of examples by Bayes' rule, from log P(X, Y) of each class of a run with --condition. "
         "Its accuracy where labels are known.",
+        label=False,
     )
-    add_run_arguments(parser, label=False)
-    add_data_arguments(parser)
-    parser.add_argument("--num_samples", type=int, default=100, help="Samples K for each example and class.")
-    add_out_arguments(parser, NAME)
+    parser.add_options(classify, "num_samples")
     return parser
 
 
@@ -45,23 +38,17 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Classify examples, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load(run).to(device)
+    run, device, vae, folder = open_run(args, NAME, whole=True)
     if not isinstance(vae, ConditionalVAE):
         raise ValueError(f"{run} was trained without labels; train with --condition label for P(Y | X)")
-    folder = new_folder(args.out, run, NAME, args.overwrite)
     check_count(num_samples=args.num_samples)
-    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
+    examples = read_chosen(run, vae, args)
     classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
     summary = summarize(vae, examples, classes) | {"seed": args.seed, "device": str(device), "seconds": seconds}
-    folder.mkdir(parents=True, exist_ok=True)
-    # The summary goes first and comes last: where it is, it belongs to the other file.
-    (folder / "classes.json").unlink(missing_ok=True)
-    write_file(folder / "classes.csv", by_example(vae, examples, classes))
-    write_file(folder / "classes.json", json.dumps(summary, indent=2) + "\n")
+    results = Results(folder, "classes")
+    results.write({"classes.csv": by_example(vae, examples, classes), "classes.json": summary})
     show(summary)
-    print(f"results     {folder}  (classes.csv for each example, classes.json)")
+    results.conclude()
 
 
 def run_classify(
@@ -98,7 +85,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
     summary: dict[str, Any] = {
         "split": examples.split,
         "data": examples.name,
-        "pixels": (vae.config or {}).get("pixels"),
+        "pixels": vae.config.pixels,
         "num_examples": len(examples.x),
         "num_classes": vae.num_classes,
         "num_samples": classes.num_samples,
@@ -165,7 +152,3 @@ def show(summary: dict[str, Any]) -> None:
     if summary["khat_above_threshold"]:
         part = 100 * summary["khat_above_threshold"]
         print(f"k-hat       of the likeliest class not below its threshold in {part:.0f} %: more --num_samples")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import docstring_parser
 import torch
 from jsonargparse import ArgumentParser
 
@@ -20,6 +22,15 @@ class Parser(ArgumentParser):
         """Print what is wrong with the arguments, and end with status 2."""
         program = self.prog.split(" [options]")[0]
         fail(f"{_one_line(message)} (see {program} --help)")
+
+    def add_options(self, function: Callable[..., Any], *names: str) -> None:
+        """Add parameters of a function as options: their types, their defaults and what its docstring says of them."""
+        parameters = inspect.signature(function).parameters
+        flags = [name for name in names if parameters[name].default is False]
+        self.add_function_arguments(function, skip={name for name in parameters if name not in names or name in flags})
+        helps = {param.arg_name: param.description for param in docstring_parser.parse(function.__doc__ or "").params}
+        for name in flags:
+            self.add_argument(f"--{name}", action="store_true", help=helps[name])
 
 
 def command(main: Callable[..., Any]) -> Callable[..., None]:
@@ -79,7 +90,7 @@ _PLAINER = (
     (r"[.;]? ?(Given|Got) value: ", ", got "),
     (r"; Expected NoneType", ""),
     (r"typing\.Literal\[(.*?)\]", r"one of \1"),
-    (r"Expected (?:a )?dot import path string: [^\s;]+", "expected a part of this package, or module.Class"),
+    (r"Expected (?:a )?dot import path string: [^\s;,]+", "expected a part of this package, or module.Class"),
     (r"collections\.abc\.Sequence", "list, such as [400]"),
     (r"Expected (?:a )?", "expected "),
     (r"No module named '([\w.]+)'", r"no module \1 is in the current folder or installed"),

@@ -9,30 +9,21 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_csv, to_npz
+from pyro_vae.commands.outputs import Results, to_csv, to_npz
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import Examples, load_run, read_examples
-from pyro_vae.vae import VAE
+from pyro_vae.runs.opening import Examples
 
 NAME = "encode"
 
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae encode",
-        description="Encode data: location, scale and KL of each q(z|x), a map, and what the dimensions are used for.",
-    )
-    add_run_arguments(parser)
-    add_data_arguments(parser)
-    help = "Draws of z for each example, where a moment or a KL has no closed form."
-    parser.add_argument("--num_samples", type=int, default=100, help=help)
-    add_out_arguments(parser, NAME)
+    description = "Encode data: location, scale and KL of each q(z|x), a map, and what the dimensions are used for."
+    parser = run_parser(NAME, description)
+    parser.add_options(encode, "num_samples")
     return parser
 
 
@@ -40,21 +31,22 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Encode data, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
-    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
-    latents = encode(vae, examples.x.to(device), num_samples=args.num_samples, seed=args.seed)
+    run, device, vae, folder = open_run(args, NAME)
+    examples = read_chosen(run, vae, args)
+    latents = encode(vae, examples.x.to(device), **options_of(encode, args))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "latents.npz", to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}))
-    write_file(folder / "latents.csv", by_example(latents, examples))
-    write_file(folder / "dimensions.csv", by_dimension(latents))
-    draw(folder / "latents.png", vae, latents, examples)
+    results = Results(folder, "latents")
+    results.write(
+        {
+            "latents.npz": to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}),
+            "latents.csv": by_example(latents, examples),
+            "dimensions.csv": by_dimension(latents),
+        }
+    )
     for line in _words(latents, examples, args.num_samples):
         print(line)
-    print(f"results     {folder}  (latents.npz, latents.csv for each example, dimensions.csv, latents.png)")
+    results.add("png", lambda path: draw(path, latents, examples))
+    results.conclude()
 
 
 def arrays(latents: Latents) -> dict[str, Tensor | None]:
@@ -86,7 +78,7 @@ def by_dimension(latents: Latents) -> str:
     return to_csv(columns)
 
 
-def draw(path: Path, vae: VAE, latents: Latents, examples: Examples) -> None:
+def draw(path: Path, latents: Latents, examples: Examples) -> None:
     """Draw the map, and the use of the dimensions."""
     points, parts = plane(latents.loc.cpu())
     names = ["z1", "z2" if latents.loc.shape[1] == 2 else ""]
@@ -129,7 +121,3 @@ def _words(latents: Latents, examples: Examples, num_samples: int) -> Iterator[s
 
 def _how(name: str, latents: Latents, num_samples: int) -> str:
     return f"estimated from {num_samples} draws each" if name in latents.estimated else "exact"
-
-
-if __name__ == "__main__":
-    main()

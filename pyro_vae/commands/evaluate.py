@@ -1,9 +1,9 @@
 """Estimate log P(X) of a run's data, or of your own: ``pyro-vae evaluate RUN``."""
 
 import contextlib
-import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,7 +13,16 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae.commands.arguments import add_data_arguments, add_run_arguments
+from pyro_vae.commands.arguments import (
+    add_proposal_argument,
+    options_of,
+    proposal_name,
+    proposal_options,
+    propose,
+    read_chosen,
+    refuse_unused,
+    run_parser,
+)
 from pyro_vae.commands.classify import by_example as classes_by_example
 from pyro_vae.commands.classify import run_classify
 from pyro_vae.commands.classify import show as show_classes
@@ -29,61 +38,29 @@ from pyro_vae.commands.evaluation_report import (
     summarize,
     to_netcdf,
 )
+from pyro_vae.commands.outputs import Results
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.evidence import (
-    Evidence,
-    ais,
-    bidirectional,
-    defensive,
-    laplace,
-    log_evidence,
-    log_weights,
-    quasi_random,
-    refined,
-    widened,
-)
+from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_weights, quasi_random
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.machine.devices import bfloat16_products, precision_on, resolve_device
 from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.program import Program
 from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.files import beside_the_figures, write_file
-from pyro_vae.runs.opening import Examples, load_run, read_examples, size
+from pyro_vae.runs.files import write_file
+from pyro_vae.runs.opening import Examples, load_run, size
 from pyro_vae.vae import VAE
 
-ANNEALING = {"num_temperatures": 1000, "num_chains": 16, "num_leapfrog": 10}
-# The options of each estimator and proposal, with their defaults; those of another one are refused.
-ESTIMATORS: dict[str, dict[str, Any]] = {
-    "importance": {
-        "num_samples": 1000,
-        "proposal": "encoder",
-        "quasi_random": False,
-        "target_se": None,
-        "target_khat": None,
-        "max_num_samples": None,
-    },
-    "ais": ANNEALING,
-    "bidirectional": ANNEALING,
-}
-PROPOSALS: dict[str, dict[str, Any]] = {
-    "encoder": {},
-    "widened": {"factor": 1.2},
-    "defensive": {"fraction": 0.1},
-    "refined": {"steps": 200, "num_particles": 8, "learning_rate": 0.05, "full_rank": False},
-    "laplace": {"steps": 200, "learning_rate": 0.05},
-}
+ESTIMATORS: dict[str, Callable[..., Any]] = {"importance": log_evidence, "ais": ais, "bidirectional": bidirectional}
 SLOW_EXAMPLES = 100  # how many AIS takes where the user doesn't say
 ELBO_SAMPLES = 100  # for each example, where the estimate itself doesn't give the encoder's ELBO
 MAX_KEPT = 5000  # samples for each example, where all are kept: in the plot of the bound and for ArviZ
 
 
 def parser() -> Parser:
-    """Return the parser. What it leaves at None has its default in ``ESTIMATORS`` and ``PROPOSALS``."""
-    parser = Parser(prog="pyro-vae evaluate", description="Estimate log P(X), with an error bar.")
+    """Return the parser."""
+    parser = run_parser("evaluate", "Estimate log P(X), with an error bar.", folder=False)
     add = parser.add_argument
-    add_run_arguments(parser)
-    add_data_arguments(parser)
     add(
         "--estimator",
         type=Literal[tuple(ESTIMATORS)],
@@ -92,31 +69,11 @@ def parser() -> Parser:
         "examples unless --max_examples says otherwise; "
         "bidirectional: bounds from both sides, on data simulated from the model.",
     )
-    add("--num_samples", type=int | None, help="importance: samples K for each example. Default: 1000.")
-    add(
-        "--proposal",
-        type=Literal[tuple(PROPOSALS)] | None,
-        help="importance: what is sampled from. encoder (default): its q(z|x); widened: q with larger deviations; "
-        "defensive: q mixed with the prior; refined: q fitted further to each example; laplace: Gaussian at each mode.",
-    )
-    add(
-        "--quasi_random",
-        action="store_true",
-        default=None,
-        help="importance: draw evenly spread samples, where q is Gaussian; the errors given are then rather too large.",
-    )
-    add("--target_se", type=float | None, help="importance: double K where the standard error is above this, in nats.")
-    add("--target_khat", type=float | None, help="importance: double K where k-hat is above this.")
-    add("--max_num_samples", type=int | None, help="importance: where the doubling ends. Default: 64 times K.")
-    add("--factor", type=float | None, help="widened: factor on the deviations. Default: 1.2.")
-    add("--fraction", type=float | None, help="defensive: the prior's part. Default: 0.1.")
-    add("--steps", type=int | None, help="refined, laplace: gradient steps. Default: 200.")
-    add("--num_particles", type=int | None, help="refined: samples for each gradient. Default: 8.")
-    add("--learning_rate", type=float | None, help="refined, laplace: in units of q's deviations. Default: 0.05.")
-    add("--full_rank", action="store_true", default=None, help="refined: fit a full covariance.")
-    add("--num_temperatures", type=int | None, help="ais, bidirectional: Default: 1000.")
-    add("--num_chains", type=int | None, help="ais, bidirectional: for each example. Default: 16.")
-    add("--num_leapfrog", type=int | None, help="ais, bidirectional: steps between two temperatures. Default: 10.")
+    parser.add_options(log_evidence, "num_samples", "target_se", "target_khat", "max_num_samples")
+    add_proposal_argument(parser)
+    help = "Draw evenly spread samples, where the proposal is Gaussian; the errors given are then rather too large."
+    add("--quasi_random", action="store_true", help=help)
+    parser.add_options(ais, "num_temperatures", "num_chains", "num_leapfrog")
     add(
         "--precision",
         type=Literal["float32", "bfloat16"],
@@ -130,7 +87,6 @@ def parser() -> Parser:
         help="Write evaluation-NAME.* rather than evaluation.*; of --data: its own; of a run with "
         "--condition: classes, or the label.",
     )
-    add("--overwrite", action="store_true", help="Replace the files of an earlier evaluation.")
     return parser
 
 
@@ -139,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate a run, and leave the files in its folder; several processes of ``torchrun`` share the data."""
     with joined():
         with as_one():
-            args = complete(parser().parse_args(argv))
+            args = complete(parser().parse_args(argv), given=parser().parse_args(argv, defaults=False))
             run, device = Path(args.run), resolve_device(args.device)
             whole = load(run).to(device)
             over_classes = isinstance(whole, ConditionalVAE) and args.label is None
@@ -151,8 +107,7 @@ def main(argv: list[str] | None = None) -> None:
                 )
             if not over_classes:
                 vae = load_run(run, args.label).to(device)
-                chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-                examples = read_examples(run, vae, **chosen)
+                examples = read_chosen(run, vae, args)
                 if args.estimator == "bidirectional":
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
@@ -177,61 +132,48 @@ def main(argv: list[str] | None = None) -> None:
         facts = {"seed": args.seed, "device": str(device), "seconds": seconds}
         compared = reference(run, whole_estimate.result) if args.data else None
         summary = summarize(vae, examples, whole_estimate, compared) | facts
-        csv_file, json_file, nc_file, picture = (run / f"{args.name}.{kind}" for kind in ("csv", "json", "nc", "png"))
-        # The summary goes first and comes last of the figures: where it is, it belongs to the others.
-        for path in (json_file, nc_file, picture):
-            path.unlink(missing_ok=True)
-        write_file(csv_file, by_example(examples, whole_estimate, summary))
-        write_file(json_file, json.dumps(summary, indent=2) + "\n")
+        results = Results(run, args.name)
+        table = by_example(examples, whole_estimate, summary)
+        results.write({f"{args.name}.csv": table, f"{args.name}.json": summary})
         show(whole_estimate, summary)
         # The draws are of this process's own data, which a proposal may be fitted to.
-        num_kept = min(args.num_samples or ESTIMATORS["importance"]["num_samples"], MAX_KEPT)
-        with beside_the_figures(nc_file):
-            write_file(nc_file, to_netcdf(vae, estimate, num_kept, args.seed))
-        with beside_the_figures(picture):
-            draw(picture, vae, whole_estimate, bound_against_k(vae, estimate, num_kept, args.seed), summary)
-        beside = [what for path, what in ((nc_file, ".nc for ArviZ"), (picture, ".png")) if path.exists()]
-        print(f"run folder  {run}  ({', '.join([f'{args.name}.json', '.csv for each example', *beside])})")
+        kept = min(args.num_samples, MAX_KEPT), args.seed
+        results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept)))
+        results.add("png", lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
+        results.conclude("run folder")
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
     """Evaluate a conditional run for all classes: log P(X | Y), log P(X) and P(Y | X)."""
-    asked = ("quasi_random", "target_se", "target_khat")
-    if args.estimator != "importance" or args.proposal not in (None, "encoder") or any(args[name] for name in asked):
+    asked = ("proposal", "quasi_random", "target_se", "target_khat")
+    if args.estimator != "importance" or any(args[name] for name in asked):
         raise ValueError(
             "--label: over all classes there is only importance sampling with the encoder; name one class with --label "
             "for other estimators, proposals and targets"
         )
-    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
+    examples = read_chosen(run, vae, args)
     with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
         classes, seconds = run_classify(vae, examples, args.num_samples, args.seed, device)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision, "seconds": seconds}
     summary = summarize_classes(vae, examples, classes) | facts
-    (run / f"{args.name}.json").unlink(missing_ok=True)
-    write_file(run / f"{args.name}.csv", classes_by_example(vae, examples, classes))
-    write_file(run / f"{args.name}.json", json.dumps(summary, indent=2) + "\n")
+    results = Results(run, args.name)
+    results.write({f"{args.name}.csv": classes_by_example(vae, examples, classes), f"{args.name}.json": summary})
     show_classes(summary)
-    print(f"run folder  {run}  ({args.name}.json, .csv for each example)")
+    results.conclude("run folder")
 
 
-def complete(args: Namespace) -> Namespace:
-    """Fill in the defaults, and refuse options that would have no effect.
+def complete(args: Namespace, given: Namespace) -> Namespace:
+    """Fill in the defaults that depend on others, and refuse options that would have no effect.
 
     Raises:
         ValueError: Naming the option.
     """
-    proposal = args.proposal or "encoder"
-    wanted = ESTIMATORS[args.estimator] | (PROPOSALS[proposal] if args.estimator == "importance" else {})
-    for options, kind, chosen in ((ESTIMATORS, "estimator", args.estimator), (PROPOSALS, "proposal", proposal)):
-        for option in {option for of_one in options.values() for option in of_one} - wanted.keys():
-            if args[option] is not None:
-                owners = " or ".join(name for name, of_one in options.items() if option in of_one)
-                raise ValueError(f"--{option} belongs to --{kind} {owners}, not {chosen}; leave it out")
-    for option, default in wanted.items():
-        args[option] = default if args[option] is None else args[option]
-        if isinstance(default, int) and not isinstance(default, bool):
-            check_count(**{option: args[option]})
+    refuse_unused("estimator", ESTIMATORS, given, args.estimator)
+    for option in ("proposal", "quasi_random"):
+        if args[option] and args.estimator != "importance":
+            raise ValueError(f"--{option} belongs to --estimator importance, not {args.estimator}; leave it out")
+    counts = ("num_samples", "num_temperatures", "num_chains", "num_leapfrog")
+    check_count(**{name: args[name] for name in counts})
     for option in ("target_se", "target_khat"):
         if args[option] is not None and not args[option] > 0:
             raise ValueError(f"--{option} must be above 0, got {args[option]:g}")
@@ -255,25 +197,27 @@ def complete(args: Namespace) -> Namespace:
 
 def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:
     """Estimate log P(x), and the encoder's ELBO beside it; each process has random numbers of its own."""
-    args = Namespace(**args.as_dict() | {"seed": args.seed + 10 * rank()})  # the next few are for the proposals
-    options = {name: args[name] for name in ESTIMATORS[args.estimator]}
+    args = args.clone()
+    args.seed += 10 * rank()  # the next few are for the proposals
+    options = options_of(ESTIMATORS[args.estimator], args)
+    seed, proposal, upper = args.seed, vae.guide, None
     if args.estimator == "importance":
         proposal = propose(vae, x, args)
-        wanted = {name: value for name, value in options.items() if name not in ("proposal", "quasi_random")}
-        options |= {name: args[name] for name in PROPOSALS[args.proposal]}
+        proposal = quasi_random(proposal) if args.quasi_random else proposal
         with progress_bar("log P(X)") as progress:
-            result = log_evidence(vae.model, proposal, x, **wanted, seed=args.seed, progress=progress)
-        elbo = result.elbo if args.proposal == "encoder" else _elbo(vae, x, args.seed)
-        return Estimate(args.estimator, options | {"precision": args.precision}, x, result, elbo, proposal)
-    with progress_bar("annealing") as progress:
-        if args.estimator == "ais":
-            result, upper = ais(vae.model, x, **options, seed=args.seed, progress=progress), None
-        else:
-            bounds = bidirectional(vae.model, x, **options, seed=args.seed, progress=progress)
-            x, result, upper = bounds.x, bounds.lower, bounds.upper
-    return Estimate(
-        args.estimator, options | {"precision": args.precision}, x, result, _elbo(vae, x, args.seed), vae.guide, upper
-    )
+            result = log_evidence(vae.model, proposal, x, **options, progress=progress)
+        options |= {"proposal": proposal_name(args), "quasi_random": args.quasi_random, **proposal_options(args)}
+    else:
+        with progress_bar("annealing") as progress:
+            if args.estimator == "ais":
+                result = ais(vae.model, x, **options, progress=progress)
+            else:
+                bounds = bidirectional(vae.model, x, **options, progress=progress)
+                x, result, upper = bounds.x, bounds.lower, bounds.upper
+    from_encoder = args.estimator == "importance" and args.proposal is None
+    elbo = result.elbo if from_encoder else log_evidence(vae, x, num_samples=ELBO_SAMPLES, seed=seed).elbo
+    options = {name: value for name, value in options.items() if name != "seed"} | {"precision": args.precision}
+    return Estimate(args.estimator, options, x, result, elbo, proposal, upper)
 
 
 def together(estimate: Estimate, begin: int) -> Estimate:
@@ -284,29 +228,6 @@ def together(estimate: Estimate, begin: int) -> Estimate:
     return replace(
         estimate, x=gathered(estimate.x), result=Evidence(**joint), elbo=gathered(estimate.elbo), upper=upper
     )
-
-
-def _elbo(vae: VAE, x: Tensor, seed: int) -> Tensor:
-    return log_evidence(vae, x, num_samples=ELBO_SAMPLES, seed=seed).elbo
-
-
-def propose(vae: VAE, x: Tensor, args: Namespace) -> Program:
-    """Return the proposal that the options name, fitted to the data where it is one for each of them."""
-    options = {name: args[name] for name in PROPOSALS[args.proposal]}
-    proposal: Program = vae.guide
-    if args.proposal == "widened":
-        proposal = widened(vae.guide, **options)
-    if args.proposal == "defensive":
-        proposal = defensive(vae.model, vae.guide, **options)
-    # Other seeds than the estimate's: weighed by the noise it was fitted to, q would look better than it is.
-    with progress_bar("fitting q") as progress:
-        if args.proposal == "laplace":
-            proposal = laplace(vae.model, vae.guide, x, **options, seed=args.seed + 1, progress=progress)
-        elif args.proposal == "refined":
-            if args.full_rank:  # a full covariance is found sooner from Laplace's than from independent dimensions
-                proposal = laplace(vae.model, vae.guide, x, seed=args.seed + 2, progress=progress)
-            proposal = refined(vae.model, proposal, x, **options, seed=args.seed + 1, progress=progress)
-    return quasi_random(proposal) if args.quasi_random else proposal
 
 
 def bound_against_k(
@@ -327,17 +248,17 @@ def bound_against_k(
 
 
 def _introduce(args: Namespace, vae: VAE, examples: Examples, device: torch.device) -> None:
-    config = vae.config or {}
-    names = {part: config[part]["class_path"].rpartition(".")[2] for part in ("prior", "encoder", "likelihood")}
+    config = vae.config
+    names = config.names
     kind = "" if examples.split in ("all", "simulated") else f"{examples.split} "
-    what = f"{len(examples.x):,} {kind}examples of {size(config['x_shape'])}, {config['pixels']}"
+    what = f"{len(examples.x):,} {kind}examples of {size(config.x_shape)}, {config.pixels}"
     print(f"data        {f'{what}, simulated' if examples.split == 'simulated' else f'{examples.name}: {what}'}")
     print(
         f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
-        f"{config['latent_dim']} latent dimensions"
+        f"{config.latent_dim} latent dimensions"
     )
     if args.estimator == "importance":
-        proposal = "the encoder" if args.proposal == "encoder" else f"the {args.proposal} proposal"
+        proposal = "the encoder" if args.proposal is None else f"the {proposal_name(args)} proposal"
         how = f"importance sampling, {args.num_samples:,} samples for each example from {proposal}"
     else:
         name = "annealed importance sampling" if args.estimator == "ais" else "bidirectional Monte Carlo"
@@ -355,7 +276,3 @@ def _rounded(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.3g} {name}"
     return str(number)
-
-
-if __name__ == "__main__":
-    main()

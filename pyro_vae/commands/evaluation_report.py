@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.outputs import finite, to_csv
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
-from pyro_vae.evidence import Evidence, khat_threshold, to_arviz
+from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
 from pyro_vae.machine.versions import versions
@@ -71,13 +70,13 @@ def summarize(
         estimate: What came out.
         compared: Of the user's own data, what :func:`reference` says.
     """
-    result, config = estimate.result, vae.config or {}
+    result, config = estimate.result, vae.config
     options = {name: value for name, value in estimate.options.items() if value is not None}
     num_samples = options.pop("num_samples", options.get("num_chains"))
     summary: dict[str, Any] = {
         "split": examples.split,
         "data": examples.name,
-        "pixels": config.get("pixels"),
+        "pixels": config.pixels,
         "num_examples": len(estimate.x),
         "num_samples": num_samples,
         "estimator": estimate.estimator,
@@ -100,8 +99,8 @@ def summarize(
         summary["max_num_samples"] = int(result.num_samples.max())  # that were drawn
         if options.keys() & {"target_se", "target_khat"}:
             summary["failed"] = result.failed.tolist()
-    if examples.split != "simulated" and config.get("levels") and config["pixels"] in ("levels", "dequantized"):
-        levels = config["levels"] if config["pixels"] == "dequantized" else None
+    if examples.split != "simulated" and config.levels and config.pixels in ("levels", "dequantized"):
+        levels = config.levels if config.pixels == "dequantized" else None
         bits = bits_per_dimension(result.log_evidence, estimate.x[0].numel(), levels)
         summary["bits_per_dimension"] = {"mean": bits.mean().item(), "se": standard_error(bits)}
     if examples.split == "all":
@@ -111,7 +110,7 @@ def summarize(
         "protocol": _protocol(summary),
         "versions": versions(),
     }
-    return _finite(summary)
+    return finite(summary)
 
 
 def _khat(result: Evidence) -> dict[str, float | None]:
@@ -198,9 +197,9 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
 def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
     """Return posterior draws, weights and diagnostics of the first examples, as ArviZ writes them to a file."""
     fitting = max(1, ARVIZ_ELEMENTS // (ARVIZ_DRAWS * estimate.x[0].numel()))
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces its 1.x line
-        draws = to_arviz(
+        draws = arviz.to_arviz(
             vae.model,
             estimate.proposal,
             estimate.x[: min(ARVIZ_EXAMPLES, fitting)],
@@ -208,14 +207,12 @@ def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> byte
             num_draws=ARVIZ_DRAWS,
             seed=seed,
         )
-        path = Path(folder) / "evaluation.nc"
-        draws.to_netcdf(str(path), engine="h5netcdf")
-        return path.read_bytes()
+        return arviz.to_netcdf(draws)
 
 
 def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[str, Any]) -> None:
     """Draw the picture."""
-    result, shape = estimate.result, (vae.config or {}).get("x_shape", ())
+    result, shape = estimate.result, vae.config.x_shape
     threshold = None
     if estimate.upper is not None:
         quality, name = estimate.upper - result.log_evidence, "gap between the bounds, nats"
@@ -304,8 +301,9 @@ def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
         yield f"k-hat       below its threshold, {khat['threshold']:.2f}, in all examples: the errors can be trusted"
     else:
         worst = int(result.khat.argmax())
-        refined = "more --num_samples" if summary.get("full_rank") else "--full_rank, or more --num_samples"
-        remedy = refined if summary.get("proposal") == "refined" else "--proposal refined"
+        remedy = "--proposal Refined"
+        if summary.get("proposal") == "Refined":
+            remedy = f"{'' if summary['full_rank'] else '--proposal.full_rank true, or '}more --num_samples"
         yield (
             f"k-hat       not below its threshold, {khat['threshold']:.2f}, in {int((~result.reliable).sum()):,} of "
             f"{summary['num_examples']:,} examples, most in index {worst}:\n            their log P(X) may be too low, "
@@ -344,10 +342,3 @@ def _what(summary: dict[str, Any]) -> str:
     of = {"simulated": "simulated from the model", "all": summary["data"]}
     how = f"K = {summary['num_samples']:,}, {summary['proposal']}" if "proposal" in summary else summary["estimator"]
     return f"{of.get(summary['split'], summary['data'] + ' ' + summary['split'])}; {how}"
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON can't hold by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

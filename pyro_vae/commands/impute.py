@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,26 +14,20 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, options_of, read_chosen, refuse_unused, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import by_column, to_csv
+from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import load_run, read_examples, read_like, run_data
+from pyro_vae.runs.opening import read_like, run_data
 from pyro_vae.vae import VAE
 
 NAME = "impute"
-# The options of each method, with their defaults; those of the other are refused.
-METHODS: dict[str, dict[str, int]] = {
-    "importance": {"num_samples": 1000, "num_starts": 4, "steps": 100},
-    "gibbs": {"num_steps": 1000, "num_chains": 4},
-}
+METHODS: dict[str, Callable[..., Imputation]] = {"importance": impute, "gibbs": gibbs}
 SIDES = ("left", "right", "top", "bottom")
 SHOWN = 8  # examples in the picture
 MAX_SHOWN = 8  # completions of each
@@ -63,14 +57,10 @@ class Task:
 
 
 def parser() -> Parser:
-    """Return the parser. What it leaves at None has its default in ``METHODS``."""
-    parser = Parser(
-        prog="pyro-vae impute",
-        description="Fill the blanks in data (NaN; in a .csv file also empty cells and NA), several times.",
-    )
+    """Return the parser."""
+    description = "Fill the blanks in data (NaN; in a .csv file also empty cells and NA), several times."
+    parser = run_parser(NAME, description)
     add = parser.add_argument
-    add_run_arguments(parser)
-    add_data_arguments(parser)
     add("--mask", type=str | None, help="A file like the data, or for one example: 1 where it is blank, 0 elsewhere.")
     add(
         "--hide",
@@ -80,7 +70,6 @@ def parser() -> Parser:
         "as 0.5, or the left, right, top or bottom half of images.",
     )
     add("--truth", type=str | None, help="A file like the data, without blanks: how well were they filled?")
-    add("--num_completions", type=int, default=5, help="How often to fill each example.")
     add(
         "--method",
         type=Literal[tuple(METHODS)],
@@ -88,62 +77,53 @@ def parser() -> Parser:
         help="importance: importance resampling, from a proposal fitted to each example; gibbs: "
         "Metropolis-within-Gibbs, exact in the long run.",
     )
-    add("--num_samples", type=int | None, help="importance: samples for each example. Default: 1000.")
-    add("--num_starts", type=int | None, help="importance: Gaussians in each proposal. Default: 4.")
-    add("--steps", type=int | None, help="importance: gradient steps that fit each of them, twice. Default: 100.")
-    add("--num_steps", type=int | None, help="gibbs: steps, after half as many to warm up. Default: 1000.")
-    add("--num_chains", type=int | None, help="gibbs: chains for each example. Default: 4.")
-    add_out_arguments(parser, NAME)
+    parser.add_options(impute, "num_completions", "num_samples", "num_starts", "steps")
+    parser.add_options(gibbs, "num_steps", "num_chains")
     return parser
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Fill blanks, and leave the files in a folder."""
-    args = complete(parser().parse_args(argv))
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
+    args = parser().parse_args(argv)
+    check_options(args, given=parser().parse_args(argv, defaults=False))
+    run, device, vae, folder = open_run(args, NAME)
     task = read_task(run, vae, args)
     x = task.x.to(device)
     _introduce(args, vae, task)
-    options = {name: args[name] for name in ("num_completions", "seed", *METHODS[args.method])}
+    method = METHODS[args.method]
     with progress_bar("filling") as progress:
-        filled = (gibbs if args.method == "gibbs" else impute)(vae, x, **options, progress=progress)
+        filled = method(vae, x, **options_of(method, args), progress=progress)
     scored = None
     if task.truth is not None:
         with progress_bar("scoring") as progress:
-            options = METHODS["importance"] | {name: args[name] for name in METHODS["importance"] if args[name]}
-            known = {"observed": filled.evidence, "seed": args.seed + 1, "progress": progress}
-            scored = log_prob_missing(vae, x, task.truth.to(device), **options, **known)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = write(folder, vae, task, filled, scored, args)
+            options = options_of(log_prob_missing, args) | {"seed": args.seed + 1, "progress": progress}
+            scored = log_prob_missing(vae, x, task.truth.to(device), observed=filled.evidence, **options)
+    arrays = summaries(vae, task, filled)
+    results = Results(folder, "completed")
+    write(results, task, filled, scored, arrays, args)
     for line in _words(task, filled, scored):
         print(line)
-    print(f"results     {folder}  ({names})")
+    results.add("png", lambda path: draw(path, vae, task, arrays))
+    results.conclude()
 
 
-def complete(args: Namespace) -> Namespace:
-    """Fill in the defaults, and refuse options that would have no effect.
+def check_options(args: Namespace, given: Namespace) -> None:
+    """Refuse options that would have no effect, and counts that make no sense.
 
     Raises:
         ValueError: Naming the option.
     """
-    for method, defaults in METHODS.items():
-        for option, default in defaults.items():
-            if method == args.method:
-                args[option] = default if args[option] is None else args[option]
-                check_count(**{option: args[option]})
-            elif args[option] is not None and not (method == "importance" and (args.truth or args.hide)):
-                raise ValueError(f"--{option} belongs to --method {method}, not {args.method}; leave it out")
-    check_count(num_completions=args.num_completions)
+    if args.method != "gibbs" or not (args.truth or args.hide):  # whose scores are by importance sampling, too
+        refuse_unused("method", METHODS, given, args.method)
+    check_count(**{name: args[name] for name in ("num_completions", "num_samples", "num_starts", "steps")})
+    check_count(num_steps=args.num_steps, num_chains=args.num_chains)
     if args.mask is not None and args.hide is not None:
         raise ValueError("--hide and --mask both say what is blank; leave one out")
     if args.truth is not None and args.hide is not None:
         raise ValueError("--hide hides a part of complete data, which are the truth; leave out --truth")
     if args.data is not None and args.split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
-    return args
 
 
 def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
@@ -154,8 +134,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         FileNotFoundError: When a file is not there.
     """
     if args.data is None:
-        options = {name: args[name] for name in ("split", "max_examples", "seed")}
-        examples = read_examples(run, vae, **options)
+        examples = read_chosen(run, vae, args)
         x, name, columns = examples.x, examples.name, run_data(run).columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
@@ -163,7 +142,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     truth = None
     if args.truth is not None:
         truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
-    shape = tuple((vae.config or {})["x_shape"])
+    shape = vae.config.x_shape
     if args.mask is not None:
         x = torch.where(_read_mask(args.mask, x, args.max_examples), torch.nan, x)
     elif args.hide is not None:
@@ -234,18 +213,16 @@ def hidden(x: Tensor, shape: Sequence[int], part: str, seed: int) -> Tensor:
 
 def original(x: Tensor, vae: VAE, *, spread: bool = False) -> Tensor:
     """Return values, or their ``spread``, in the units of the data: dequantized ones as levels again."""
-    config = vae.config or {}
-    if config["pixels"] != "dequantized":
+    levels = vae.config.levels
+    if vae.config.pixels != "dequantized" or levels is None:
         return x
-    return x * config["levels"] if spread else (x * config["levels"]).floor().clamp(0, config["levels"] - 1)
+    return x * levels if spread else (x * levels).floor().clamp(0, levels - 1)
 
 
-def write(
-    folder: Path, vae: VAE, task: Task, filled: Imputation, scored: MissingLogProb | None, args: Namespace
-) -> str:
-    """Write all files, and say in words which."""
+def summaries(vae: VAE, task: Task, filled: Imputation) -> dict[str, Tensor]:
+    """Return what was filled in, its mean and its standard deviation, in the units of the data."""
     completions, mean, sd = (values.cpu() for values in (filled.completions, filled.mean, filled.sd))
-    dequantized = (vae.config or {})["pixels"] == "dequantized"
+    dequantized = vae.config.pixels == "dequantized"
     arrays = {
         "completions": original(completions, vae),
         # The mean of a level is half a cell below that of the dequantized value.
@@ -254,28 +231,31 @@ def write(
         "observed": ~task.x.isnan(),
     }
     arrays["mean"] = torch.where(arrays["observed"], original(task.x, vae), arrays["mean"])
-    # There may be more tables of an earlier call than this one leaves.
-    done_before = (folder / "completed.npz").exists()
-    earlier_tables = [*folder.glob("completed-*.csv"), folder / "mean.csv"] if done_before else []
+    return arrays
+
+
+def write(
+    results: Results,
+    task: Task,
+    filled: Imputation,
+    scored: MissingLogProb | None,
+    arrays: dict[str, Tensor],
+    args: Namespace,
+) -> None:
+    """Write all data: arrays, diagnostics, and where a table was given, tables like it."""
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
-    content = io.BytesIO()
-    np.savez_compressed(content, rows=task.rows.numpy(), **stored)
-    write_file(folder / "completed.npz", content.getvalue())
-    write_file(folder / "diagnostics.csv", to_csv(_by_example(task, filled, scored)))
-    names, texts = "completed.npz", {}
+    files: dict[str, bytes | str] = {"completed.npz": as_npz({"rows": task.rows.numpy(), **stored})}
     if args.data is not None and Path(args.data).suffix.lower() == ".csv":
         tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
         tables["mean.csv"] = arrays["mean"]
-        texts = {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
-        names += f", completed-1.csv … completed-{len(completions)}.csv, mean.csv"
-    for earlier in earlier_tables:
-        if earlier.name not in texts:
+        files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
+    files["diagnostics.csv"] = to_csv(_by_example(task, filled, scored))
+    if (results.folder / "completed.npz").exists():
+        # There may be more tables of an earlier call than this one leaves.
+        for earlier in (*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"):
             earlier.unlink(missing_ok=True)
-    for name, text in texts.items():
-        write_file(folder / name, text)
-    _draw(folder, vae, task, arrays)
-    return f"{names}, diagnostics.csv, completed.png"
+    results.write(files)
 
 
 def _by_example(task: Task, filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:
@@ -313,8 +293,8 @@ def fill_table(path: Path, task: Task, table: Tensor) -> str:
     return text.getvalue()
 
 
-def _draw(folder: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
-    path = folder / "completed.png"
+def draw(path: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
+    """Draw the first few examples with their completions; of a table, what was filled in."""
     truth = None if task.truth is None else original(task.truth, vae)
     if len(task.shape) == 3:
         plotting.completed_images(
@@ -356,17 +336,17 @@ def names_of(task: Task) -> list[str]:
 
 
 def _introduce(args: Namespace, vae: VAE, task: Task) -> None:
-    config = vae.config or {}
+    config = vae.config
     blank = task.x.isnan()
     print(
         f"data        {task.name}: {len(task.x):,} of {task.total:,} examples have blanks, "
         f"{int(blank.sum()):,} of them, {blank.double().mean().item():.1%} of the values in these"
     )
-    if config["pixels"] in ("binarized", "threshold"):
-        how = "drawn once with the grey value as probability" if config["pixels"] == "binarized" else "at grey 1/2"
+    if config.pixels in ("binarized", "threshold"):
+        how = "drawn once with the grey value as probability" if config.pixels == "binarized" else "at grey 1/2"
         print(f"pixels      0 or 1 ({how}, where they were grey): so are completions; means are probabilities")
-    chosen = ", ".join(f"{name} {args[name]:,}" for name in METHODS[args.method])
-    print(f"method      {args.method}: {chosen}, seed {args.seed}")
+    options = options_of(METHODS[args.method], args)
+    print(f"method      {args.method}: {', '.join(f'{name} {value:,}' for name, value in options.items())}")
 
 
 def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> list[str]:
@@ -402,7 +382,3 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
             + f"nats per example (Monte Carlo {monte_carlo:.3f})"
         )
     return lines
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,15 @@
 """Walk from one example to another: ``pyro-vae interpolate RUN --between 3 17``."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, check_row, column_names, is_image, rows_of_table, to_images, to_npz
+from pyro_vae.commands.outputs import Results, check_memory, check_row, column_names, rows_of_table, to_images, to_npz
 from pyro_vae.inference import interpolate
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import load_run, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "interpolate"
@@ -21,13 +17,9 @@ NAME = "interpolate"
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae interpolate",
-        description="Decode the path between the posterior means of two examples, or of several pairs of them.",
-    )
-    add = parser.add_argument
-    add_run_arguments(parser)
-    add(
+    description = "Decode the path between the posterior means of two examples, or of several pairs of them."
+    parser = run_parser(NAME, description)
+    parser.add_argument(
         "--between",
         type=int,
         nargs="+",
@@ -35,10 +27,7 @@ def parser() -> Parser:
         metavar="ROW",
         help="Rows of the examples, from 0: A B, or several pairs A B C D …",
     )
-    add_data_arguments(parser)
-    add("--num", type=int, default=11, help="Steps, both ends included.")
-    add("--path", type=Literal["linear", "spherical"], default="linear", help="Straight, or around the prior's middle.")
-    add_out_arguments(parser, NAME)
+    parser.add_options(interpolate, "num", "path")
     return parser
 
 
@@ -46,42 +35,38 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Interpolate, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
-    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
+    run, device, vae, folder = open_run(args, NAME)
+    examples = read_chosen(run, vae, args)
     if len(args.between) % 2:
         raise ValueError(f"--between: expected pairs of rows, got {len(args.between)} of them")
     if args.num < 2:
         raise ValueError(f"--num must be at least 2, the two ends, got {args.num}")
     between = torch.tensor([check_row("between", row, len(examples.x)) for row in args.between]).reshape(-1, 2)
     check_memory("num", args.num * len(between), vae)
-    names = None if is_image(vae) else column_names(run)
+    names = column_names(run, vae)
     ends = examples.x[between]  # (P, 2, D)
     start, end = ends.to(device).unbind(1)
-    made = interpolate(vae, start, end, num=args.num, path=args.path, seed=args.seed)
+    made = interpolate(vae, start, end, **options_of(interpolate, args))
     x, z = (values.cpu().transpose(0, 1) for values in (made.x, made.z))  # (P, T, …)
     t = torch.linspace(0, 1, args.num)
 
-    folder.mkdir(parents=True, exist_ok=True)
     other = {"z": z, "t": t, "between": between}
-    write_file(folder / "interpolation.npz", to_npz(vae, data={"x": x, "ends": ends}, other=other))
-    files = ["interpolation.npz", "interpolation.png"]
+    files: dict[str, bytes | str] = {"interpolation.npz": to_npz(vae, data={"x": x, "ends": ends}, other=other)}
     if names is not None:
-        files.insert(0, "interpolation.csv")
         first = {
             "from": between[:, 0].repeat_interleave(args.num),
             "to": between[:, 1].repeat_interleave(args.num),
             "t": t.repeat(len(between)),
         }
-        write_file(folder / "interpolation.csv", rows_of_table(names, x, first))
-    title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
-    draw(folder / "interpolation.png", vae, x, ends, t, between, names, title)
+        files["interpolation.csv"] = rows_of_table(names, x, first)
+    results = Results(folder, "interpolation")
+    results.write(files)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
     print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
     print(f"between     rows {pairs} of {examples.name} ({examples.split})")
-    print(f"results     {folder}  ({', '.join(files)})")
+    title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
+    results.add("png", lambda path: draw(path, vae, x, ends, t, between, names, title))
+    results.conclude()
 
 
 def draw(
@@ -104,7 +89,3 @@ def draw(
         title=title,
         apart=(0, len(t)),
     )
-
-
-if __name__ == "__main__":
-    main()

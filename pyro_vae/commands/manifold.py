@@ -7,14 +7,12 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_images, to_npz
+from pyro_vae.commands.outputs import Results, check_memory, column_names, read_near, rows_of_table, to_images, to_npz
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import load_run, read_examples
+from pyro_vae.runs.opening import read_examples
 from pyro_vae.vae import VAE
 
 NAME = "manifold"
@@ -25,13 +23,13 @@ DEFAULT_DIMS = 10
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae manifold",
-        description="Decode a grid over a two-dimensional latent space; with --dims, or where it has another number of "
+    parser = run_parser(
+        NAME,
+        "Decode a grid over a two-dimensional latent space; with --dims, or where it has another number of "
         "dimensions, walks along the most used ones.",
+        examples=False,
     )
     add = parser.add_argument
-    add_run_arguments(parser)
     add("--num", type=int | None, help="Points along each dimension. Default: 20 of a grid, 11 of a walk.")
     add("--dims", type=int | None, help="Walk along so many dimensions, the most used ones. Default: 10, if so many.")
     add("--span", type=float | None, help="How far a walk goes to both sides, in standard deviations. Default: 3.")
@@ -42,8 +40,7 @@ def parser() -> Parser:
         help="Walk through an example rather than the middle of the prior: the number of a row of the test data, from "
         "0, or a file of your own with one (default: the first).",
     )
-    add("--levels", type=int | None, help="The number of grey levels of that file. Default: the run's.")
-    add_out_arguments(parser, NAME)
+    parser.add_options(read_near, "levels")
     return parser
 
 
@@ -51,16 +48,14 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Decode the latent space, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
-    size = (vae.config or {})["latent_dim"]
+    run, _, vae, folder = open_run(args, NAME)
+    size = vae.config.latent_dim
     walks = size != 2 or any(args[name] is not None for name in ("dims", "span", "near"))
     num = args.num if args.num is not None else DEFAULT_NUM["walks" if walks else "grid"]
     check_count(num=num)
     if args.levels is not None and args.near is None:
         raise ValueError("--levels says how to read the file of --near; leave it out, or name one")
-    names = None if is_image(vae) else column_names(run)
+    names = column_names(run, vae)
     (_walk if walks else _grid)(args, vae, folder, num, names)
 
 
@@ -70,24 +65,24 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     made = manifold(vae, num, seed=args.seed)
     x, z = made.x.cpu(), made.z.cpu()
     across, up = z[0, :, 0].numpy(), z[:, 0, 1].numpy()
-    title, picture = (
-        "E[x|z] at equal steps of the prior's distribution function in z1 and in z2",
-        folder / "manifold.png",
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if names is None:
-        plotting.image_plane(to_images(vae, x), picture, across=across, up=up, title=title)
-    else:
-        plotting.columns_plane(x.numpy(), picture, across=across, up=up, names=names, title=title)
-    files = _write(folder, "manifold", vae, x, z, names)
+    results = _write(folder, "manifold", vae, x, z, names)
     ranges = f"z1 from {across[0]:.2f} to {across[-1]:.2f}, z2 from {up[-1]:.2f} to {up[0]:.2f}"
     print(f"manifold    {num} x {num} points at equal steps of the prior's distribution function: {ranges}")
-    print(f"results     {folder}  ({files})")
+
+    def draw(path: Path) -> None:
+        title = "E[x|z] at equal steps of the prior's distribution function in z1 and in z2"
+        if names is None:
+            plotting.image_plane(to_images(vae, x), path, across=across, up=up, title=title)
+        else:
+            plotting.columns_plane(x.numpy(), path, across=across, up=up, names=names, title=title)
+
+    results.add("png", draw)
+    results.conclude()
 
 
 def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | None) -> None:
     """Decode walks along the most used dimensions, and write them."""
-    run, device, size = Path(args.run), next(vae.parameters()).device, vae.config["latent_dim"]  # type: ignore[index]
+    run, device, size = Path(args.run), next(vae.parameters()).device, vae.config.latent_dim
     count = min(DEFAULT_DIMS, size) if args.dims is None else args.dims
     if not 1 <= count <= size:
         raise ValueError(f"--dims: expected from 1 to {size}, the number of latent dimensions, got {count}")
@@ -95,7 +90,7 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     span = 3.0 if args.span is None else args.span
     near, middle = None, "the middle of the prior"
     if args.near is not None:
-        near, which = read_near(run, vae, args.near, levels=args.levels)
+        near, which = read_near(run, vae, args.near, **options_of(read_near, args))
         near, middle = near.to(device), f"the posterior mean of {which}"
     examples = read_examples(run, vae, max_examples=MAX_EXAMPLES)
     latents = encode(vae, examples.x.to(device), seed=args.seed)
@@ -106,23 +101,26 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     use = latents.variance if latents.kl_per_dimension is None else latents.kl_per_dimension.mean(0)
     unit = "variance of E[z|x]" if latents.kl_per_dimension is None else "nats of KL"
     s = torch.linspace(-span, span, num, dtype=torch.float64)
-    title = f"E[x|z] along one dimension at a time, through {middle}"
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = folder / "traversals.png"
-    walk_names = [f"z{j + 1}: {use[j].item():.2f} {unit}" for j in dims]
-    if names is None:
-        steps = [f"{value:+.2g}" if abs(value) > 1e-9 else "0" for value in s.tolist()]
-        plotting.image_rows(to_images(vae, x), picture, row_names=walk_names, column_names=steps, title=title)
-    else:
-        plotting.columns_along(
-            x.numpy(), s.numpy(), picture, names=names, line_names=walk_names, t_name="standard deviations", title=title
-        )
     first = {"dimension": [f"z{j + 1}" for j in dims for _ in range(num)], "s": s.repeat(len(dims))}
-    files = _write(folder, "traversals", vae, x, z, names, first, dims=torch.tensor(dims), s=s)
+    results = _write(folder, "traversals", vae, x, z, names, first, dims=torch.tensor(dims), s=s)
     order = ", ".join(f"z{j + 1} {use[j].item():.2f}" for j in dims[:8]) + (", …" if len(dims) > 8 else "")
     print(f"dimensions  {order} ({unit}, of {len(examples.x):,} test examples)")
     print(f"walks       {len(dims)}, from {-span:g} to {span:g} standard deviations of the prior, through {middle}")
-    print(f"results     {folder}  ({files})")
+
+    def draw(path: Path) -> None:
+        title = f"E[x|z] along one dimension at a time, through {middle}"
+        walks = [f"z{j + 1}: {use[j].item():.2f} {unit}" for j in dims]
+        if names is None:
+            steps = [f"{value:+.2g}" if abs(value) > 1e-9 else "0" for value in s.tolist()]
+            plotting.image_rows(to_images(vae, x), path, row_names=walks, column_names=steps, title=title)
+        else:
+            steps_name = "standard deviations"
+            plotting.columns_along(
+                x.numpy(), s.numpy(), path, names=names, line_names=walks, t_name=steps_name, title=title
+            )
+
+    results.add("png", draw)
+    results.conclude()
 
 
 def _write(
@@ -134,16 +132,12 @@ def _write(
     names: list[str] | None,
     first: dict | None = None,
     **other: Tensor,
-) -> str:
-    """Write what was decoded, and return the files' names."""
-    write_file(folder / f"{name}.npz", to_npz(vae, data={"x": x}, other={"z": z, **other}))
-    files = [f"{name}.npz", f"{name}.png"]
+) -> Results:
+    """Write what was decoded."""
+    files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data={"x": x}, other={"z": z, **other})}
     if names is not None:
         where = {f"z{j + 1}": values for j, values in enumerate(z.flatten(0, -2).T)}
-        write_file(folder / f"{name}.csv", rows_of_table(names, x, {**(first or {}), **where}))
-        files.append(f"{name}.csv")
-    return ", ".join(files)
-
-
-if __name__ == "__main__":
-    main()
+        files[f"{name}.csv"] = rows_of_table(names, x, {**(first or {}), **where})
+    results = Results(folder, name)
+    results.write(files)
+    return results

@@ -1,9 +1,10 @@
-"""What the commands that decode data share: an example named on the command line, and files of what was made."""
+"""What commands leave: files in a folder, and before that what is refused because nothing could come of it."""
 
 import csv
 import io
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,63 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
+from pyro_vae.runs.files import beside_the_figures, write_file
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
+
+KINDS = ("json", "csv", "npz", "nc", "png")
+
+
+class Results:
+    """The files that a command leaves: the data first, each file whole or not at all, and then what only shows them.
+
+    Args:
+        folder: Where; made when there is something to put there.
+        name: Of the main files, NAME.csv, NAME.png ….
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
+        self.names: list[str] = []  # of what was written
+
+    def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]]) -> None:
+        """Write the data, from the content of each file by its name; a mapping is a summary, to be written as JSON.
+
+        What an earlier call left under the same name goes first, and a summary comes last: where it is, it belongs to
+        the others.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for earlier in (f"{self.name}.{kind}" for kind in KINDS):
+            if earlier not in files or isinstance(files[earlier], Mapping):
+                (self.folder / earlier).unlink(missing_ok=True)
+        for name, content in sorted(files.items(), key=lambda item: isinstance(item[1], Mapping)):
+            content = json.dumps(content, indent=2) + "\n" if isinstance(content, Mapping) else content
+            write_file(self.folder / name, content)
+            self.names.append(name)
+
+    def add(self, kind: str, write: Callable[[Path], None]) -> None:
+        """Write NAME.KIND, such as a picture, by a function of its path; where that fails, say so and go on."""
+        path = self.folder / f"{self.name}.{kind}"
+        with beside_the_figures(path):
+            write(path)
+            self.names.append(path.name)
+
+    def conclude(self, what: str = "results") -> None:
+        """Print where the files are, and which there are."""
+        print(f"{what:<12}{self.folder}  ({', '.join(self.names)})")
 
 
 def read_near(
     run: Path, vae: VAE, near: str, *, levels: int | None = None, data_dir: str | None = None
 ) -> tuple[Tensor, str]:
-    """Read one example, (D,), and say which: a ROW of the test split, or FILE[:ROW]; rows count from 0.
+    """Read one example, (D,), and say which it is.
+
+    Args:
+        run: The run folder.
+        vae: Its model.
+        near: A ROW of the test split, or FILE[:ROW]; rows count from 0.
+        levels: The number of grey levels of that file. Default: the run's.
+        data_dir: The folder of mnist and its relatives, where the file is one of them.
 
     Raises:
         ValueError: If there is no such row, or the file doesn't fit the run.
@@ -54,7 +104,7 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
     Raises:
         ValueError: Naming the option.
     """
-    each = 4 * (int(np.prod(x_shape(vae))) + (vae.config or {})["latent_dim"])
+    each = 4 * (int(np.prod(x_shape(vae))) + vae.config.latent_dim)
     most = int(MEMORY_FRACTION * physical_memory()) // each
     if count > most:
         raise ValueError(
@@ -64,16 +114,13 @@ def check_memory(option: str, count: int, vae: VAE) -> None:
 
 def x_shape(vae: VAE) -> tuple[int, ...]:
     """Return the shape of one datum: (1, H, W), or (D,) for a table."""
-    return tuple((vae.config or {})["x_shape"])
+    return vae.config.x_shape
 
 
-def is_image(vae: VAE) -> bool:
-    """Whether the data are images."""
-    return len(x_shape(vae)) == 3
-
-
-def column_names(run: Path) -> list[str]:
-    """Return the names of a table's columns, from the data that the run was trained on."""
+def column_names(run: Path, vae: VAE) -> list[str] | None:
+    """Return the names of a table's columns, from the data that the run was trained on; None of images."""
+    if len(x_shape(vae)) == 3:
+        return None
     dataset = run_data(run)
     return list(dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])])
 
@@ -98,7 +145,11 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
     """
     shape = x_shape(vae)
     arrays = {name: _small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
-    arrays |= {name: value.cpu().numpy() for name, value in other.items() if value is not None}
+    return as_npz(arrays | {name: value.cpu().numpy() for name, value in other.items() if value is not None})
+
+
+def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the content of a .npz file of arrays by name."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stubs expect allow_pickle among them
     return buffer.getvalue()
@@ -128,3 +179,10 @@ def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: i
     more = ", …" if len(shown) > most else ""
     head = f"{what:<12}root mean square error of each column (standard deviation of its values):"
     return [head, f"            {', '.join(shown[:most])}{more}"]
+
+
+def finite(value: Any) -> Any:
+    """Replace what JSON can't hold by None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

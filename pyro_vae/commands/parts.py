@@ -19,10 +19,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pyro_vae import encoders, likelihoods, objectives, priors
+from pyro_vae import encoders, evidence, likelihoods, objectives, priors
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.evidence import Proposal
 from pyro_vae.objectives import check_objective
 
 # The kinds of parts, each with its class and the package's own module of them.
@@ -31,8 +32,14 @@ KINDS: dict[str, tuple[type, types.ModuleType]] = {
     "encoder": (Encoder, encoders),
     "likelihood": (Likelihood, likelihoods),
     "objective": (ELBO, objectives),
+    "proposal": (Proposal, evidence),
 }
-TITLES = {"prior": "priors p(z)", "encoder": "encoders q(z|x)", "likelihood": "likelihoods p(x|z)"}
+TITLES = {
+    "prior": "priors p(z)",
+    "encoder": "encoders q(z|x)",
+    "likelihood": "likelihoods p(x|z)",
+    "proposal": "proposals of evaluate, score",
+}
 
 # In our words, since Pyro's begin with how they are computed. Its other ELBO classes are for other programs than
 # VAEs, such as those with discrete latent sites.
@@ -92,7 +99,7 @@ def find_parts(kind: str, module: types.ModuleType) -> list[type]:
     """Return the parts of one kind that can be named through ``module`` and come from its package.
 
     Args:
-        kind: "prior", "encoder", "likelihood" or "objective".
+        kind: "prior", "encoder", "likelihood", "objective" or "proposal".
         module: Where to look; not in the modules below it.
 
     Example:
@@ -266,7 +273,7 @@ def _users(module_name: str) -> tuple[list[Part], KLTable]:
     if not found:
         raise ValueError(
             f"module: {module_name} defines no part, that is no class derived from pyro_vae.Prior, Encoder or "
-            "Likelihood or from pyro.infer.ELBO; name the module that does"
+            "Likelihood, from pyro.infer.ELBO or from pyro_vae.evidence.Proposal; name the module that does"
         )
     own = {kind: [part.class_path for part in found if part.kind == kind] for kind in KINDS}
     ours = {kind: [part.__name__ for part in our_parts(kind)] for kind in ("prior", "encoder")}
@@ -288,8 +295,8 @@ def _show(found: Sequence[Part], table: KLTable) -> None:
     if table:
         console.print(_kl_table(table, framed=console.is_terminal))
         console.print()
-    console.print("To train with one of them, for example:")
-    console.print(f"  python -m pyro_vae.train {_usage(found)}", soft_wrap=True)
+    console.print("To use one of them, for example:")
+    console.print(f"  {_usage(found)}", soft_wrap=True)
 
 
 def _parts_table(kind: str, parts: Sequence[Part], framed: bool) -> Table:
@@ -322,12 +329,9 @@ def _new_table(framed: bool) -> Table:
 def _usage(found: Sequence[Part]) -> str:
     part = next((part for part in found if part.options), found[0])
     ours = part.class_path.startswith("pyro_vae.")
-    choice = f"--{part.kind} {part.name if ours else part.class_path}"
+    program = "pyro-vae evaluate RUN" if part.kind == "proposal" else "python -m pyro_vae.train"
+    choice = f"{program} --{part.kind} {part.name if ours else part.class_path}"
     if not part.options:
         return choice
     option = part.options[0]
     return f"{choice} --{part.kind}.{option.name} {option.name.upper() if option.required else option.default}"
-
-
-if __name__ == "__main__":
-    main()

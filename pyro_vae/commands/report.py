@@ -36,7 +36,3 @@ def main(argv: list[str] | None = None) -> None:
     page = report(args.run, check=not args.no_check, seed=args.seed, label=args.label)
     write_file(path, page)
     print(f"page        {path}  ({len(page.encode()) / 2**20:.1f} MB; open it in a browser, it needs no network)")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,16 +7,13 @@ from pathlib import Path
 import torch
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import open_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, column_names, is_image, read_near, rows_of_table, to_npz, x_shape
+from pyro_vae.commands.outputs import Results, check_memory, column_names, read_near, rows_of_table, to_npz, x_shape
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.machine.devices import resolve_device
-from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import load_run, run_data
+from pyro_vae.runs.opening import run_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -24,12 +21,10 @@ SHOWN = 144  # images in the picture
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(prog="pyro-vae sample", description="Generate data from a run, or variations of a given example.")
+    parser = run_parser(NAME, "Generate data from a run, or variations of a given example.", examples=False)
     add = parser.add_argument
-    add_run_arguments(parser)
     add("--num", type=int | None, help="How many. Default: 64; of a run with --condition and no --label 8 a class.")
-    add("--mean", action="store_true", help="Take the means E[x|z] rather than draws of x.")
-    add("--temperature", type=float, default=1.0, help="Factor on the spread of z: less is more typical, more varied.")
+    parser.add_options(sample, "temperature", "mean")
     add(
         "--near",
         type=str | None,
@@ -37,9 +32,7 @@ def parser() -> Parser:
         help="Vary an example: draws from its posterior, decoded. The number of a row of the test data, from 0, or a "
         "file of your own with one (default: the first).",
     )
-    add("--levels", type=int | None, help="The number of grey levels of that file. Default: the run's.")
-    add("--data_dir", type=str | None, help="The folder of mnist and its relatives, where --near names one of them.")
-    add_out_arguments(parser, NAME)
+    parser.add_options(read_near, "levels", "data_dir")
     return parser
 
 
@@ -47,16 +40,14 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Generate data, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae, y = load(run), None
+    run, device, vae, folder = open_run(args, NAME, whole=True)
+    y = None
     if isinstance(vae, ConditionalVAE) and args.label is None:
         if args.near is not None:
             raise ValueError(f"--near: {run} was trained with --condition; add --label 0 to {vae.num_classes - 1}")
         args.num = 8 * vae.num_classes if args.num is None else args.num
         check_count(num=args.num)
         y = torch.arange(args.num) * vae.num_classes // args.num  # as many of each class, in their order
-    vae = vae.to(device) if y is not None else load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
     args.num = 64 if args.num is None else args.num
     check_count(num=args.num)
     check_memory("num", args.num, vae)
@@ -64,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError("--levels and --data_dir say how to read the file of --near; leave them out, or name one")
     near, which = None, ""
     if args.near is not None:
-        near, which = read_near(run, vae, args.near, levels=args.levels, data_dir=args.data_dir)
-    names = None if is_image(vae) else column_names(run)
+        near, which = read_near(run, vae, args.near, **options_of(read_near, args))
+    names = column_names(run, vae)
     options = {name: args[name] for name in ("temperature", "mean", "seed")}
     if isinstance(vae, ConditionalVAE) and y is not None:
         of_each = zip(*y.unique(return_counts=True), strict=True)
@@ -74,38 +65,38 @@ def main(argv: list[str] | None = None) -> None:
         made = sample(vae, args.num, near=None if near is None else near.to(device), **options)
     x = made.x.cpu()
 
-    folder.mkdir(parents=True, exist_ok=True)
     data = {"x": x} if near is None else {"x": x, "near": near}
     if y is None and args.label is not None:
         y = torch.full((args.num,), args.label)
-    write_file(folder / "samples.npz", to_npz(vae, data=data, other={"z": made.z, "y": y}))
+    files: dict[str, bytes | str] = {"samples.npz": to_npz(vae, data=data, other={"z": made.z, "y": y})}
+    if names is not None:
+        files["samples.csv"] = rows_of_table(names, x, {} if y is None else {"y": y})
+    results = Results(folder, "samples")
+    results.write(files)
     what = "means E[x|z]" if args.mean else "draws"
     of = "" if y is None else f", classes 0 to {int(y[-1])}" if args.label is None else f", class {args.label}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
     title = f"{what}{of}, {source}, temperature {args.temperature:g}"
-    files, picture = ["samples.npz", "samples.png"], folder / "samples.png"
-    if names is None:
+    print(f"samples     {args.num:,} {title}")
+
+    def draw(path: Path) -> None:
+        if names is not None:
+            train = run_data(run, args.label).train
+            complete = train[~train.isnan().any(1)]
+            plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
+            return
         shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])
         columns = min(12, max(8, math.ceil(math.sqrt(len(shown)))))
         if isinstance(vae, ConditionalVAE) and y is not None and args.num >= vae.num_classes:  # a row for each class
             columns = min(12, args.num // vae.num_classes)
             shown = torch.cat([x[y == label][:columns] for label in y.unique()[: SHOWN // columns]])
         above = title if near is None else f"{which}, and variations: {what}, temperature {args.temperature:g}"
-        plotting.image_grid(shown, x_shape(vae), picture, columns=columns, title=above)
-    else:
-        files.insert(0, "samples.csv")
-        write_file(folder / "samples.csv", rows_of_table(names, x, {} if y is None else {"y": y}))
-        train = run_data(run, args.label).train
-        complete = train[~train.isnan().any(1)]
-        plotting.columns_compared(complete, x, picture, names=names, title=title, label=what)
-    print(f"samples     {args.num:,} {title}")
-    print(f"results     {folder}  ({', '.join(files)})")
+        plotting.image_grid(shown, x_shape(vae), path, columns=columns, title=above)
+
+    results.add("png", draw)
+    results.conclude()
 
 
 def join(parts: Sequence[Decoded]) -> Decoded:
     """Put data of several classes together."""
     return Decoded(torch.cat([part.x for part in parts]), torch.cat([part.z for part in parts]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Score how unusual examples are: ``pyro-vae score RUN --data FILE``."""
 
-import json
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -11,22 +9,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.commands.arguments import add_data_arguments, add_out_arguments, add_run_arguments, new_folder
+from pyro_vae.commands.arguments import (
+    add_proposal_argument,
+    open_run,
+    options_of,
+    proposal_name,
+    propose,
+    read_chosen,
+    run_parser,
+)
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import to_csv
+from pyro_vae.commands.outputs import Results, finite, to_csv
 from pyro_vae.commands.progress import progress_bar
-from pyro_vae.evidence import defensive, khat_threshold, refined
+from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
-from pyro_vae.machine.devices import resolve_device
 from pyro_vae.machine.versions import versions
-from pyro_vae.program import Program
-from pyro_vae.runs.files import write_file
-from pyro_vae.runs.opening import Examples, load_run, read_examples
+from pyro_vae.runs.opening import Examples, read_examples
 from pyro_vae.vae import VAE
 
 NAME = "score"
@@ -35,35 +37,24 @@ ABOVE = 3.0  # standard errors by which data have to be likelier than held-out o
 
 def parser() -> Parser:
     """Return the parser."""
-    parser = Parser(
-        prog="pyro-vae score",
-        description="Score how unusual each example is: log P(X), and its p-value against held-out normal data.",
-    )
+    description = "Score how unusual each example is: log P(X), and its p-value against held-out normal data."
+    parser = run_parser(NAME, description)
     add = parser.add_argument
-    add_run_arguments(parser)
-    add_data_arguments(parser)
     add(
         "--against",
         type=Literal["test", "validation"] | None,
         help="Which of the run's data are the held-out normal ones. Default: test; with --split test: validation.",
     )
-    add("--num_samples", type=int, default=200, help="Samples K for each example.")
-    add(
-        "--proposal",
-        type=Literal["encoder", "defensive", "refined"],
-        default="encoder",
-        help="What is sampled from: the encoder's q(z|x), q with 10 %% of the prior, or q fitted to each example.",
-    )
+    parser.add_options(score, "num_samples", "two_sided")
+    add_proposal_argument(parser)
     add("--level", type=float, default=0.05, help="Flag where the p-value is at most this.")
     add("--fdr", action="store_true", help="Let the level bound the false ones among all flagged (Benjamini-Hochberg).")
-    add("--two_sided", action="store_true", help="Take what is too likely for as unusual as what is too unlikely.")
     add(
         "--anomalies",
         type=str | None,
         help="Which are known to be anomalies, for the AUROC: a .npy or .csv file with 0 or 1 for each example, or the "
         "labels of anomalies, such as 7 or 3,7.",
     )
-    add_out_arguments(parser, NAME)
     return parser
 
 
@@ -71,11 +62,8 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Score examples, and leave the files in a folder."""
     args = parser().parse_args(argv)
-    run, device = Path(args.run), resolve_device(args.device)
-    vae = load_run(run, args.label).to(device)
-    folder = new_folder(args.out, run, NAME, args.overwrite)
-    chosen = {name: args[name] for name in ("split", "data", "levels", "data_dir", "max_examples", "seed")}
-    examples = read_examples(run, vae, **chosen)
+    run, device, vae, folder = open_run(args, NAME)
+    examples = read_chosen(run, vae, args)
     held_out = read_examples(run, vae, split=_against(args, examples))
     anomalous = None if args.anomalies is None else read_anomalies(args.anomalies, examples, args.max_examples)
     check_options(args, len(held_out.x))
@@ -85,24 +73,21 @@ def main(argv: list[str] | None = None) -> None:
     print(f"held out    {held_out.name}: {len(held_out.x):,} {_kind(held_out)}examples, taken as normal")
     if examples.x.isnan().any() or held_out.x.isnan().any():
         print("blanks      log P(X) is that of the observed values: compare examples with blanks alike only")
-    print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {args.proposal}, on {device}")
+    print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {proposal_name(args)}, on {device}")
     start = time.monotonic()
     scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
     summary = summarize(scores, examples, held_out, anomalous, args)
     summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
-    folder.mkdir(parents=True, exist_ok=True)
-    # The summary goes first and comes last: where it is, it belongs to the other files.
-    (folder / "scores.json").unlink(missing_ok=True)
-    write_file(folder / "scores.csv", by_example(scores, examples, anomalous, args))
-    draw(folder / "scores.png", vae, scores, examples, args)
-    write_file(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+    results = Results(folder, "scores")
+    results.write({"scores.csv": by_example(scores, examples, anomalous, args), "scores.json": summary})
     for line in _words(scores, summary):
         print(line)
-    print(f"results     {folder}  (scores.csv for each example, scores.json, scores.png)")
+    results.add("png", lambda path: draw(path, vae, scores, examples, args))
+    results.conclude()
 
 
-def _against(args: Namespace, examples: Examples) -> str:
-    against = args.against or ("validation" if examples.split == "test" else "test")
+def _against(args: Namespace, examples: Examples) -> Literal["test", "validation"]:
+    against: Literal["test", "validation"] = args.against or ("validation" if examples.split == "test" else "test")
     if against == examples.split:
         raise ValueError(f"--against {against}: these are the very examples to score; name the other of the two")
     return against
@@ -168,23 +153,17 @@ def _read_zeros_and_ones(name: str) -> np.ndarray:
 
 def run_score(vae: VAE, x: Tensor, held_out: Tensor, args: Namespace) -> Scores:
     """Score data against held-out ones, with the proposal that the options name."""
-    guide: Program = vae.guide
-    if args.proposal == "defensive":
-        guide = defensive(vae.model, vae.guide)
-    elif args.proposal == "refined":
-        with progress_bar("fitting q") as progress:
-            # Another seed than the estimate's: weighed by the noise it was fitted to, it would look better than it is.
-            both = torch.cat([held_out, x])
-            guide = refined(vae.model, vae.guide, both, seed=args.seed + 1, progress=progress)
-    options = {"num_samples": args.num_samples, "two_sided": args.two_sided, "seed": args.seed}
+    guide = propose(vae, torch.cat([held_out, x]), args)
     with progress_bar("log P(X)") as progress:
-        return score(vae.model, guide, x, held_out=held_out, progress=progress, **options)
+        return score(vae.model, guide, x, held_out=held_out, progress=progress, **options_of(score, args))
 
 
 def called_anomalies(p_value: Tensor, args: Namespace) -> tuple[Tensor, Tensor]:
     """Return what the level is compared with, p-values or with --fdr adjusted ones, and the flags, (N,) each."""
     compared = p_value
     if args.fdr:
+        from scipy.stats import false_discovery_control
+
         compared = torch.from_numpy(false_discovery_control(p_value.cpu().numpy(), method="bh"))
     # A level such as 0.05 may be meant to equal a p-value, such as 1 / 20, that rounding puts above it.
     return compared, compared.cpu() <= args.level * (1 + 1e-12)
@@ -203,7 +182,7 @@ def summarize(
         "held_out": held_out.split,
         "num_held_out": len(held_out.x),
         "num_samples": args.num_samples,
-        "proposal": args.proposal,
+        "proposal": proposal_name(args),
         "log_evidence": given.mean,
         "log_evidence_se": given.mean_se,
         "held_out_log_evidence": normal.mean,
@@ -221,7 +200,7 @@ def summarize(
         "seed": args.seed,
         "versions": versions(),
     }
-    return _finite(summary)
+    return finite(summary)
 
 
 def _auroc(scores: Scores, anomalous: Tensor) -> dict[str, Any]:
@@ -245,9 +224,10 @@ def _protocol(held_out: Examples, args: Namespace) -> str:
     sides = "twice the smaller of both sides' p-values" if args.two_sided else "one-sided"
     flags = "Benjamini-Hochberg over all examples" if args.fdr else "each example by itself"
     return (
-        f"log of the mean of K = {args.num_samples} importance weights, {args.proposal} proposal, held-out and given "
-        f"examples alike; conformal p-value (1 + #[held-out score <= score]) / (n + 1) against the {held_out.split} "
-        f"examples, {sides}, ties counted against an anomaly; flags: {flags}; AUROC with DeLong's standard error"
+        f"log of the mean of K = {args.num_samples} importance weights, {proposal_name(args)} proposal, held-out and "
+        f"given examples alike; conformal p-value (1 + #[held-out score <= score]) / (n + 1) against the "
+        f"{held_out.split} examples, {sides}, ties counted against an anomaly; flags: {flags}; AUROC with DeLong's "
+        "standard error"
     )
 
 
@@ -273,7 +253,7 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
 
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
     """Draw the picture."""
-    shape = (vae.config or {}).get("x_shape", ())
+    shape = vae.config.x_shape
     plotting.scores(
         scores.evidence.log_evidence.cpu().numpy(),
         scores.held_out.log_evidence.cpu().numpy(),
@@ -281,7 +261,7 @@ def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespa
         p_value=scores.p_value.cpu().numpy(),
         flagged=called_anomalies(scores.p_value, args)[1].numpy(),
         order=scores.rank.argsort().cpu().numpy(),
-        title=f"{Path(examples.name).name} against held-out data (K = {args.num_samples:,}, {args.proposal})",
+        title=f"{Path(examples.name).name} against held-out data (K = {args.num_samples:,}, {proposal_name(args)})",
         images=examples.x.reshape(-1, *shape[1:]).numpy() if len(shape) == 3 else None,
     )
 
@@ -316,7 +296,7 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
             f"k-hat       not below {threshold:.2f} in {doubtful:,} of {count:,} examples and "
             f"{summary['held_out_khat_above_threshold']:,} of {normal:,} held-out ones; their log P(X)"
         )
-        better = "more --num_samples" if summary["proposal"] == "refined" else "--proposal refined"
+        better = "more --num_samples" if summary["proposal"] == "Refined" else "--proposal Refined"
         yield f"            may be too low, which p-values allow for: try {better}"
     if summary["auroc"] is not None:
         found = summary["auroc"]
@@ -327,14 +307,3 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
         kind = "" if found["normal"] == "examples" else "held-out "
         counts = f"{found['num_anomalies']:,} anomalies, {found['num_normal']:,} normal {kind}examples"
         yield f"AUROC       {', '.join(areas)}: {counts}"
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON can't hold by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-if __name__ == "__main__":
-    main()

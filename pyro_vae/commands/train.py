@@ -4,6 +4,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from pyro_vae import data, encoders, likelihoods, objectives, priors  # noqa: F4
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
 from pyro_vae.commands.cli import Parser, command, fail
-from pyro_vae.commands.progress import TrainingProgress
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
@@ -24,7 +24,9 @@ from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
-from pyro_vae.training.loop import Row, Training, default_batch_size
+from pyro_vae.training.loop import Row, Training
+from pyro_vae.training.options import Options
+from pyro_vae.training.progress import TrainingProgress
 from pyro_vae.vae import VAE
 
 PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
@@ -55,9 +57,7 @@ def parser() -> Parser:
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
     parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
-    parser.add_class_arguments(
-        Training, skip={"vae", "x", "y", "validation", "validation_y", "draw", "objective"}, instantiate=False
-    )
+    parser.add_class_arguments(Options, instantiate=False)
     return parser
 
 
@@ -136,24 +136,11 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             vae.initialize(train, labels.get("train"))
         else:
             vae.initialize(train)
-    if config.batch_size is None:
-        config.batch_size = default_batch_size(dataset.train)
-    steps = -(-len(dataset.train) // max(config.batch_size, 1))
+    options = Options(**{field.name: config[field.name] for field in fields(Options)}).for_data(len(dataset.train))
+    assert options.batch_size is not None
+    config.epochs, config.batch_size = options.epochs, options.batch_size
+    steps = -(-len(dataset.train) // options.batch_size)
     objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
-    settings = (
-        "epochs",
-        "batch_size",
-        "lr",
-        "lr_schedule",
-        "clip_norm",
-        "ema_decay",
-        "patience",
-        "seed",
-        "device",
-        "precision",
-        "compile",
-        "classifier_weight",
-    )
     training = Training(
         vae,
         dataset.train,
@@ -162,7 +149,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         validation_y=labels.get("validation"),
         draw=dataset.draw,
         objective=objective,
-        **{name: config[name] for name in settings},
+        **asdict(options),
     )
     return dataset, vae, training
 
@@ -184,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
                 _load(training, run)
         run = from_first(run)
         if is_first():
-            (keeping.reopen if resumed else keeping.create)(run, _as_yaml(config, dataset, training))
+            (keeping.reopen if resumed else keeping.create)(run, _as_yaml(config, dataset))
             _introduce(dataset, vae, config, training)
         try:
             _train(training, run, vae.likelihood.is_density, log)
@@ -209,7 +196,7 @@ def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row],
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
     checkpoints = keeping.Checkpoints(run, training)
     try:
-        with TrainingProgress(training.epochs, training.epoch, is_density) as progress:
+        with TrainingProgress(training.epochs, training.epoch, is_density, show=True) as progress:
             for row in training.run(progress.step):
                 progress.row(row)
                 log(row)
@@ -233,8 +220,8 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
         f"data        {dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
         f"{len(dataset.test):,} test examples of {what}"
     )
-    if isinstance(vae, ConditionalVAE) and training.y is not None:
-        known = int((training.y != UNKNOWN).sum())
+    if isinstance(vae, ConditionalVAE) and training.data.y is not None:
+        known = int((training.data.y != UNKNOWN).sum())
         where = " and the ".join(vae.label_in)
         print(f"labels      {vae.num_classes} classes, in the {where}; known of {known:,} training examples")
     names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
@@ -265,9 +252,9 @@ def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> No
     print(f"run folder  {run}  (samples.png, reconstructions.png, curves.png, summary.json, …)")
 
 
-def _as_yaml(config: Namespace, dataset: Data, training: Training) -> str:
+def _as_yaml(config: Namespace, dataset: Data) -> str:
     """Return the whole resolved configuration, without what concerns the one call."""
-    options = _plain(config) | {"pixels": dataset.pixels, "epochs": training.epochs}
+    options = _plain(config) | {"pixels": dataset.pixels}
     return yaml.safe_dump({key: value for key, value in options.items() if key not in OF_THE_CALL}, sort_keys=False)
 
 

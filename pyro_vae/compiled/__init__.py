@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.compiled.elbo import CompiledELBO, NotStatic
+from pyro_vae.compiled.elbo import CompiledELBO
 from pyro_vae.compiled.faster import FASTER
+from pyro_vae.compiled.reach import NotStatic
 from pyro_vae.compiled.recorder import NotRecordable, Recorder
 from pyro_vae.compiled.rewriting import simplify, translate
 

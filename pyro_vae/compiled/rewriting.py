@@ -220,7 +220,8 @@ def _own_outputs(graph: fx.Graph) -> None:
         taken.add(root)
         return node
 
-    output.args = (tuple([own(node) for node in output.all_input_nodes]),)
+    returned: Any = output.args[0]  # twice the same, where two gradients are equal
+    output.args = (tuple([own(node) for node in returned]),)
 
 
 def _reuse_memory(graph: fx.Graph) -> None:
@@ -231,7 +232,8 @@ def _reuse_memory(graph: fx.Graph) -> None:
         if not isinstance(func, torch._ops.OpOverload) or torch.Tag.pointwise not in func.tags or _acts(node):
             continue
         in_place = getattr(getattr(aten, f"{func.overloadpacket.__name__}_", None), func._overloadname, None)
-        for x in inputs if _commutes(node) else inputs[:1]:
+        inputs = [x for x in inputs if "root" in x.meta]  # the batch size is a number
+        for x in inputs if _commutes(node) else [x for x in inputs if x is node.args[0]]:
             root = _root(x)
             alone = all(y is x or _root(y) is not root for y in inputs)
             if in_place and alone and last[root] is node and root.op != "placeholder" and _layout(x) == _layout(node):

@@ -7,15 +7,21 @@ from pyro_vae.evidence.gaussian import GaussianProposal, laplace, refined
 from pyro_vae.evidence.importance import log_evidence, log_weights
 from pyro_vae.evidence.latents import prior
 from pyro_vae.evidence.pareto import khat, khat_threshold
+from pyro_vae.evidence.proposal import Defensive, Laplace, Proposal, Refined, Widened
 from pyro_vae.evidence.proposals import defensive, widened
 from pyro_vae.evidence.quasi import quasi_random
 from pyro_vae.evidence.result import Evidence, from_log_weights
 
 __all__ = [
     "Bidirectional",
+    "Defensive",
     "Evidence",
     "GaussianProposal",
+    "Laplace",
     "LinearGaussian",
+    "Proposal",
+    "Refined",
+    "Widened",
     "ais",
     "bidirectional",
     "defensive",

@@ -1,5 +1,7 @@
 """Posterior draws, weights and diagnostics as ArviZ data, for its 0.x and its 1.x line."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
@@ -86,6 +88,25 @@ def to_arviz(
         stats[name] = ("data", getattr(result, name).cpu().numpy())
     stats["proposal_log_weight"] = (("proposal", "data"), all_weights.cpu().numpy())
     return _container(datasets)
+
+
+def to_netcdf(draws: Any) -> bytes:
+    """Return what :func:`to_arviz` made as the content of a compressed .nc file, for ``arviz.from_netcdf``."""
+    options: dict[str, Any] = {"engine": "h5netcdf"}
+    if _is_datatree(draws):  # which does not compress by itself
+        options["encoding"] = {
+            node.path: {name: {"zlib": True} for name in node.data_vars} for node in draws.subtree if node.data_vars
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "draws.nc"
+        draws.to_netcdf(str(path), **options)
+        return path.read_bytes()
+
+
+def _is_datatree(draws: Any) -> bool:
+    import xarray
+
+    return isinstance(draws, getattr(xarray, "DataTree", ()))
 
 
 def _groups(model: Program, x: Data, z: dict[str, Tensor], num_draws: int) -> Groups:

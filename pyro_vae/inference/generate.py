@@ -10,12 +10,12 @@ from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
 from pyro_vae.distributions.flows import NormalizingFlow
+from pyro_vae.distributions.location import location
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.program import quiet, reseed
 from pyro_vae.vae import VAE
 
 CHUNK_ELEMENTS = 2**20  # of the decoder's output, or of the latents drawn at once
-NUM_DRAWS = 100  # of z, for the mean of a distribution that doesn't know it
 
 
 @dataclass(frozen=True)
@@ -191,14 +191,6 @@ def posteriors(vae: VAE, x: Tensor, seeds: torch.Generator, per_row: int = 1) ->
     for rows in x.split(max(1, CHUNK_ELEMENTS // max(x.shape[1], per_row))):
         reseed(seeds)
         yield vae.encoder(rows)
-
-
-def location(p: TorchDistribution) -> Tensor:
-    """Return E[z]; where the distribution doesn't know it, the mean of draws."""
-    try:
-        return p.mean
-    except NotImplementedError:
-        return p.sample((NUM_DRAWS,)).mean(0)
 
 
 def draws(p: TorchDistribution, num: int, seeds: torch.Generator) -> Tensor:

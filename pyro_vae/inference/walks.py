@@ -7,8 +7,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyro_vae.distributions.location import location
 from pyro_vae.evidence.checks import check_count
-from pyro_vae.inference.generate import Decoded, anchor, check_examples, decode, draws, location
+from pyro_vae.inference.generate import Decoded, anchor, check_examples, decode, draws
 from pyro_vae.inference.latent import factors
 from pyro_vae.program import quiet, reseed
 from pyro_vae.vae import VAE

@@ -39,7 +39,8 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
         True
     """
     path = Path(path)
-    _write(path / MODEL if path.is_dir() else path, vae.state_dict(), vae.config)
+    config = vae.config.as_arguments() if vae.config.parts else None
+    _write(path / MODEL if path.is_dir() else path, vae.state_dict(), config)
 
 
 def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:

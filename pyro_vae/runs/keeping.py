@@ -68,7 +68,7 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     """Write the trained model, its figures on the test data and its pictures; return the summary."""
     vae.eval()
     save(vae, run)
-    with own_seed(training.seed, device=training.device):
+    with own_seed(training.options.seed, device=training.device):
         summary = facts | summarize(vae, dataset, training)
         write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
         with beside_the_figures(*(run / name for name in PICTURES)):
@@ -78,9 +78,9 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
 
 def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     """Return the figures on training and test data, and what tells them from others."""
-    train, test = training.draw(training.x), dataset.test.to(training.device)
-    labels = dataset.labels["test"].to(training.device) if training.y is not None and dataset.labels else None
-    train_data, test_data = with_labels(train, training.y), with_labels(test, labels)
+    train, test = training.data.drawn(training.data.x), dataset.test.to(training.device)
+    labels = dataset.labels["test"].to(training.device) if training.data.y is not None and dataset.labels else None
+    train_data, test_data = with_labels(train, training.data.y), with_labels(test, labels)
     train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data)).mean().item()
     reconstruction, kl = elbo_terms(vae.model, vae.guide, test_data)
     accuracy = _accuracy(vae, test, labels)
@@ -88,7 +88,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in training.history)
     summary = {
         "epochs": training.epoch,
-        "seed": training.seed,
+        "seed": training.options.seed,
         "best_epoch": training.best_epoch or None,
         "train_elbo": train_elbo,
         "test_elbo": elbo.mean().item(),
@@ -100,14 +100,14 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
         "is_density": vae.likelihood.is_density,
         "data_fingerprint": training.fingerprint,
         "seconds": seconds,
-        "examples_per_second": len(training.x) * training.epoch / seconds,
+        "examples_per_second": len(training.data.x) * training.epoch / seconds,
         "device": str(training.device),
         "precision": training.precision,
         "processes": training.processes.size,
         "versions": versions(),
     }
     if isinstance(vae, ConditionalVAE):
-        known = 0 if training.y is None else int((training.y != UNKNOWN).sum())
+        known = 0 if training.data.y is None else int((training.data.y != UNKNOWN).sum())
         summary |= {"num_classes": vae.num_classes, "num_labels": known, "test_accuracy_of_encoder": accuracy}
     return summary
 
@@ -140,7 +140,7 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
             dataset.shape,
             run / "reconstructions.png",
             columns=columns,
-            title="Test data, and below each its reconstruction",
+            title="Test data, and below each its reconstruction: E[x|z] at z = E[z|x]",
         )
     else:
         names = dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -98,7 +98,7 @@ def read_examples(
     run: Path,
     vae: VAE,
     *,
-    split: str | None = None,
+    split: Literal["test", "validation", "train"] | None = None,
     data: str | None = None,
     levels: int | None = None,
     data_dir: str | None = None,
@@ -110,11 +110,11 @@ def read_examples(
     Args:
         run: The run folder.
         vae: Its model.
-        split: Which of the run's data: "train", "validation" or "test". Default: "test".
-        data: The user's own, as for :func:`pyro_vae.data.read`.
-        levels: The number of grey levels of the user's own. Default: the run's.
-        data_dir: The folder of mnist and its relatives.
-        max_examples: Only the first so many.
+        split: Which of the run's data. Default: test.
+        data: Your own: a file, folder or name as for training. All of it, in its order.
+        levels: The number of grey levels of your own data. Default: the run's.
+        data_dir: The folder of mnist and its relatives, where the data are one of them.
+        max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
 
     Raises:
@@ -156,13 +156,13 @@ def read_like(
     Raises:
         ValueError: Naming the option, when they don't fit.
     """
-    config = vae.config or {}
-    how = {"pixels": config["pixels"], "levels": levels or config["levels"]}
+    config = vae.config
+    how = {"pixels": config.pixels, "levels": levels or config.levels}
     source = of_class(read_source(run, name, **how, missing=missing, data_dir=data_dir), vae.label)
-    if source.x.shape[1] != math.prod(config["x_shape"]):
+    if source.x.shape[1] != math.prod(config.x_shape):
         raise ValueError(
             f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
-            f"{size(config['x_shape'])}; bring them to that size"
+            f"{size(config.x_shape)}; bring them to that size"
         )
     return source
 

@@ -1,5 +1,7 @@
 """Training: stochastic variational inference on data held in memory."""
 
-from pyro_vae.training.loop import NonFiniteLoss, Training, fit
+from pyro_vae.training.fit import fit
+from pyro_vae.training.loop import NonFiniteLoss, Training
+from pyro_vae.training.options import Options
 
-__all__ = ["NonFiniteLoss", "Training", "fit"]
+__all__ = ["NonFiniteLoss", "Options", "Training", "fit"]

@@ -13,7 +13,7 @@ import torch
 import pyro_vae
 from pyro_vae.data.pixels import binarize
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 
 def trained(x: torch.Tensor, test: torch.Tensor, **options: object) -> tuple[float, float]:
@@ -37,10 +37,10 @@ def many_steps(x: torch.Tensor, steps: int = 10_000, parts: int = 10) -> None:
             times = []
             for rows in chosen:
                 start = time.perf_counter()
-                training.svi.step(training.draw(x[rows]))
+                training.svi.step(training.data.drawn(x[rows]), size=len(rows))
                 times.append(time.perf_counter() - start)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{'':27}{1e3 * statistics.median(times):>12.3f}{peak:>18,.0f}{training.loss.traces:>12}", flush=True)
+        print(f"{'':27}{1e3 * statistics.median(times):>12.3f}{peak:>18,.0f}{training.compiled.traces:>12}", flush=True)
 
 
 def main() -> None:

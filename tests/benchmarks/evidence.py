@@ -14,7 +14,7 @@ import torch
 
 from pyro_vae import build, data, load
 from pyro_vae.evidence import ais, bidirectional, defensive, laplace, log_evidence, refined, widened
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 
 def trained(mnist, epochs):

@@ -15,7 +15,7 @@ import torch
 from pyro_vae import build, data
 from pyro_vae.evidence import log_evidence
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 ROWS = {
     "the article's: StandardNormal, DiagonalNormal, Trace_ELBO": {},

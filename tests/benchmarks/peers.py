@@ -21,7 +21,7 @@ from pyro_vae import VAE, mlp
 from pyro_vae.encoders import DiagonalNormal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.priors import StandardNormal
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 BATCH, HIDDEN, LATENT = 128, 400, 20
 
@@ -79,7 +79,9 @@ def ours(x, **options):
     def run(steps):
         chosen = batches(x, steps)
         with training.stepping(next(seeds)):
-            return sum(training.svi.step(x.index_select(0, i)) for i in chosen) / steps / BATCH  # as it does itself
+            for i in chosen:
+                training.svi.step(x.index_select(0, i), size=BATCH)  # as it does itself
+            return sum(training.loss.take()) / steps / BATCH
 
     return run, lambda x: Trace_ELBO(max_plate_nesting=1).loss(vae.model, vae.guide, x) / len(x)
 

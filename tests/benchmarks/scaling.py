@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 import pyro_vae
-from pyro_vae.training.loop import Training
+from pyro_vae.training import Training
 
 DEFAULTS = {"batch": 128, "latent": 20, "width": 400, "data": 12_800}
 VARIED = {

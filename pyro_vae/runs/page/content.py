@@ -31,19 +31,19 @@ Limits = tuple[float, float]
 
 def introduction(vae: VAE, summary: dict[str, Any], dataset: Data) -> dict[str, Any]:
     """Return what the model is, part by part."""
-    config = vae.config or {}
+    config = vae.config
     weights = sum(p.numel() for p in vae.parameters())
     return {
         "data": dataset.name,
         "size": size(dataset.shape),
         "pixels": dataset.pixels,
         "counts": [f"{len(x):,}" for x in (dataset.train, dataset.validation, dataset.test)],
-        "parts": {part: short(config[part]["class_path"]) for part in ("prior", "encoder", "likelihood")},
+        "parts": config.names,
         "objective": short(summary.get("objective")),
         "epochs": number(summary.get("epochs"), 0),
-        "latent_dim": config["latent_dim"],
-        "network": config["network"],
-        "hidden_dims": list(config["hidden_dims"]),
+        "latent_dim": config.latent_dim,
+        "network": config.network,
+        "hidden_dims": list(config.hidden_dims),
         "weights": f"{weights:,}",
         "is_density": vae.likelihood.is_density,
         "elbo": figure(summary.get("test_elbo"), summary.get("test_elbo_se")),
