@@ -1,12 +1,11 @@
 """Every example runs, in a folder of its own, and leaves nothing in the project's."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_script
 
 OPTIONS = {"article": ["--data", "digits", "--epochs", "3"]}
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
@@ -15,13 +14,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path):
     before = set(path.parent.rglob("*"))
-    result = subprocess.run(
-        [sys.executable, path, *OPTIONS.get(path.stem, ["--epochs", "2"])],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    result = run_script(path, *OPTIONS.get(path.stem, ["--epochs", "2"]), folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
     figures = [float(figure) for figure in re.findall(r"-?\d+\.\d+", result.stdout)]

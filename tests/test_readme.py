@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pyro_vae import __version__
+from tests.processes import run_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,7 +21,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.parametrize("code", [b for b in BLOCKS if b.startswith("import")], ids=lambda code: code.split("\n")[0])
 def test_python_in_the_readme_runs(code, tmp_path):
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    (tmp_path / "shown.py").write_text(code)
+    ended = run_script(tmp_path / "shown.py", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_pictures_are_there():

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import multiprocessing
 import os
 import random
 import subprocess
@@ -25,6 +24,7 @@ from pyro_vae.commands.cli import command
 from pyro_vae.commands.train import main
 from pyro_vae.runs import keeping
 from pyro_vae.runs.opening import run_data
+from tests.processes import CONTEXT
 
 UPDATE = keeping.Checkpoints.update
 
@@ -131,16 +131,13 @@ def silently(arguments):
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
     """Ten times at a random moment, with a real process and the signal that can't be caught."""
-    # One process imports everything, and the others are copies of it.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_train_command", "matplotlib.pyplot", "sklearn.datasets"])
     options = ["--epochs", "150", "--hidden_dims", "[32]", "--ema_decay", "0.99", "--batch_size", "50"]
     silently([*options, "--run", tmp_path / "whole"])
     moments, kills = random.Random(0), 0
     run = tmp_path / "broken"
     while kills < 10:
         arguments = ["--resume", run] if (run / "config.yaml").exists() else [*options, "--run", run]
-        process = context.Process(target=silently, args=(arguments,))
+        process = CONTEXT.Process(target=silently, args=(arguments,))
         process.start()
         # It is somewhere before, in or after training, or in writing a checkpoint or the results.
         process.join(moments.uniform(0.3, 1.5))

@@ -7,7 +7,7 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, kl_divergence
 from torch.types import _size
 
 from pyro_vae.equations import closed_forms as derivation
@@ -84,7 +84,7 @@ def is_standard(prior: dist.Distribution) -> bool:
 def closed_form_kl(vae: VAE, x: Tensor) -> Tensor | None:
     """KL[Q || P(z)], (B,), or None where torch knows no closed form."""
     try:
-        return dist.kl.kl_divergence(vae.encoder(x), vae.prior()).detach()
+        return kl_divergence(vae.encoder(x), vae.prior()).detach()
     except NotImplementedError:
         return None
 

@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from pyro_vae.equations import closed_forms as derivation
 from pyro_vae.equations.densities import as_normal, is_standard, not_normal, terms
@@ -23,7 +24,7 @@ def kl_rows(vae: VAE, x: Tensor, num: int) -> list[Row]:
         closed = derivation.kl_standard_normal(*normal)
         log_q, log_prior, _ = terms(vae, x, q.sample((num,)))
         rows = [
-            exact(by_torch, closed, dist.kl.kl_divergence(q, vae.prior())),
+            exact(by_torch, closed, kl_divergence(q, vae.prior())),
             estimated(by_sampling, exactly(closed), mean(log_q - log_prior)),
         ]
     between = "KL[N(m, s^2) || N(m', s'^2)]: closed form = torch.distributions"
@@ -33,7 +34,7 @@ def kl_rows(vae: VAE, x: Tensor, num: int) -> list[Row]:
     other_loc, other_scale = loc.flip(0), scale.flip(0) * 1.5  # each datum's Q against another's
     p = dist.Normal(other_loc, other_scale).to_event(1)
     closed = derivation.kl_diagonal_normals(loc, scale, other_loc, other_scale)
-    return [*rows, exact(between, closed, dist.kl.kl_divergence(dist.Normal(loc, scale).to_event(1), p))]
+    return [*rows, exact(between, closed, kl_divergence(dist.Normal(loc, scale).to_event(1), p))]
 
 
 def noise_rows(vae: VAE, x: Tensor, num: int) -> list[Row]:

@@ -32,7 +32,7 @@ class PerDatumELBO(ELBO):
 
     Attributes:
         scheduled: Names of the methods, without arguments, that return the numbers which change from step to step. A
-            compiled objective asks them in each step; any other number is that of the first step for good.
+            compiled objective asks them in each step; for another number that changes it is recorded again, each time.
 
     Example:
         >>> from pyro_vae import build

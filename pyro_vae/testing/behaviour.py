@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.base import Likelihood
 from pyro_vae.testing.case import Case, perturb
-from pyro_vae.testing.saying import expect, expect_close, saying
+from pyro_vae.testing.saying import expect, expect_close, expect_gradient, saying
 from pyro_vae.vae import VAE
 
 
@@ -36,10 +36,7 @@ def _check_parameters(case: Case) -> None:
         loss.backward()
     expect(loss.isfinite(), name, "a finite loss", loss.item())
     for parameter_name, parameter in vae.named_parameters():
-        gradient = parameter.grad
-        came = "none" if gradient is None else "zeros only" if not gradient.any() else gradient.tolist()
-        holds = gradient is not None and gradient.isfinite().all() and gradient.any()
-        expect(holds, name, f"a finite gradient that is not zero for {parameter_name}", came)
+        expect_gradient(name, parameter_name, parameter.grad)
 
 
 def _check_saving(case: Case) -> None:

@@ -63,10 +63,12 @@ class Case:
 
 @torch.no_grad()
 def perturb(module: nn.Module) -> None:
+    """Move all parameters a little."""
     for parameter in module.parameters():
-        parameter += 0.1 * torch.randn_like(parameter)
+        parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def width(name: str, p: Distribution) -> int:
+def width(name: str, p: Any) -> int:
+    """Return the number of latent dimensions of a distribution of one latent vector."""
     expect(len(p.event_shape) == 1, name, "the event shape (z_dim,)", f"{tuple(p.event_shape)}; use to_event(1)")
     return p.event_shape[0]

@@ -17,7 +17,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import mlp
 from pyro_vae.objectives import PerDatumELBO
 from pyro_vae.priors import StandardNormal
-from pyro_vae.testing.saying import ERRORS, alone, expect, expect_close, make_part, saying
+from pyro_vae.testing.saying import ERRORS, alone, expect, expect_close, expect_gradient, make_part, saying
 from pyro_vae.vae import VAE
 
 
@@ -81,10 +81,10 @@ class _LinearProgram:
             network.weight.copy_(torch.cat([(posterior.mean[1:] - offset).T, torch.zeros(2, 3)]))
             network.bias.copy_(torch.cat([offset, posterior.stddev[0].log()]))
             for parameter in network.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(0.1 * torch.randn_like(parameter))
         self.log_evidence = exact.log_evidence(self.x).sum().item()
 
-    def loss(self, objective: ELBO, seed: int, x: Tensor | None = None) -> float:
+    def loss(self, objective: Any, seed: int, x: Tensor | None = None) -> float:
         torch.manual_seed(seed)
         return objective.loss(self.vae.model, self.vae.guide, self.x if x is None else x)
 
@@ -96,7 +96,7 @@ class _LinearProgram:
         return loss, {name: p.grad for name, p in self.vae.named_parameters()}
 
 
-def _advanced(objective: ELBO) -> ELBO:
+def _advanced(objective: ELBO) -> Any:
     """Return an objective whose loss is that of the step it would take next."""
     if hasattr(objective, "advance"):
         objective.advance()
@@ -116,9 +116,7 @@ def _check_loss(name: str, make: Callable[[], ELBO], program: _LinearProgram) ->
     same = math.isclose(loss, float(trained), rel_tol=1e-9, abs_tol=1e-9)
     expect(same, name, f"from loss_and_grads what loss gives from the same noise, {loss:.9g}", f"{float(trained):.9g}")
     for parameter, gradient in gradients.items():
-        came = "none" if gradient is None else gradient.tolist()
-        holds = gradient is not None and gradient.isfinite().all() and gradient.any()
-        expect(holds, name, f"a finite gradient that is not zero for {parameter}", came)
+        expect_gradient(name, parameter, gradient)
 
 
 def _check_bounds(name: str, make: Callable[[], Any], program: _LinearProgram) -> None:
@@ -161,10 +159,10 @@ def _check_gradient(name: str, make: Callable[[], ELBO], program: _LinearProgram
         def move(by: float, network: nn.Module = network, direction: dict[str, Tensor] = direction) -> None:
             with torch.no_grad():
                 for parameter, value in network.named_parameters():
-                    value += by * direction[parameter]
+                    value.add_(by * direction[parameter])
 
         slopes, differences = [], []
-        for seed in range(30):
+        for seed in range(20):
             _, gradients = program.gradients(make(), seed)
             slope = sum(
                 (gradient * direction[parameter.removeprefix(f"{owner}.")]).sum().item()

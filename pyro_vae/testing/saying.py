@@ -46,6 +46,13 @@ def expect_close(value: Tensor, expected: Tensor, name: str, what: str, rtol: fl
         expect(False, name, f"{what}, {expected[first][0]:.9g}", f"{value[first][0]:.9g}")
 
 
+def expect_gradient(name: str, parameter: str, gradient: Tensor | None) -> None:
+    """Raise what is wrong with the gradient of a parameter."""
+    came = "none" if gradient is None else "zeros only" if not gradient.any() else "values that are not finite"
+    holds = gradient is not None and gradient.isfinite().all() and gradient.any()
+    expect(holds, name, f"a finite gradient that is not zero for {parameter}", came)
+
+
 def make_part(make: Any, kind: type, known: dict[str, Any], options: dict[str, Any]) -> Any:
     """Return a new part, with what it asks for by name filled in."""
     if isinstance(make, kind):

@@ -2,15 +2,15 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
-from pyro.distributions import Distribution
 
 from pyro_vae.testing.case import Case
 from pyro_vae.testing.saying import expect, expect_close, saying
 
 
-def check_shapes(name: str, p: Distribution, batch: tuple[int, ...], event: tuple[int, ...], given: str) -> None:
+def check_shapes(name: str, p: Any, batch: tuple[int, ...], event: tuple[int, ...], given: str) -> None:
     came = f"{tuple(p.batch_shape)} and {tuple(p.event_shape)}"
     expect(
         (p.batch_shape, p.event_shape) == (batch, event),

@@ -13,6 +13,7 @@ from pyro_vae.data import Data
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference.latent import Latents, plane
+from pyro_vae.plotting import SMALL
 from pyro_vae.runs.folder import METRICS
 from pyro_vae.runs.opening import size
 from pyro_vae.runs.page import figures
@@ -92,7 +93,7 @@ def images(vae: VAE, dataset: Data, seed: int, across: int = 8) -> dict[str, Any
     return {
         "samples": figures.sheet(samples, dataset.shape, black_white, columns=8),
         "reconstructions": figures.sheet(pairs, dataset.shape, black_white, columns=across),
-        "smooth": max(dataset.shape[1:]) <= figures.SMALL,
+        "smooth": max(dataset.shape[1:]) <= SMALL,
     }
 
 
@@ -256,7 +257,7 @@ def explorer(vae: VAE, dataset: Data, latents: Latents, labels: Tensor | None, s
         "names": [f"z{subscript(j + 1)}" for j in order],
         "chosen": [f"z{subscript(j + 1)}" for j in plane.axes],
         "num_dims": len(plane.base),
-        "smooth": is_image and max(dataset.shape[1:]) <= figures.SMALL,
+        "smooth": is_image and max(dataset.shape[1:]) <= SMALL,
         "starts": [figures.sheet(x.unsqueeze(0), dataset.shape, black_white) for x in starts] if is_image else [],
         "num_starts": len(data["starts"]),
     }
