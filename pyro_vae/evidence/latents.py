@@ -11,9 +11,6 @@ from torch.distributions.transforms import ReshapeTransform
 
 from pyro_vae.program import Data, Program, Values, arguments, sample_sites, take
 
-# What newer versions of torch put around the support of a mixture; in older ones it is that of the parts.
-OF_MIXTURES: Any = tuple(filter(None, [getattr(constraints, "MixtureSameFamilyConstraint", None)]))
-
 
 class _LastLatentDrawn(Exception):
     """Leaves a model once all its latents are known."""
@@ -88,7 +85,7 @@ class Latents:
         self._bijections: dict[str, Any] = {}
         for name, site in latent_sites(model, x).items():
             support = site["fn"].support
-            if isinstance(support, OF_MIXTURES):
+            if isinstance(support, constraints.MixtureSameFamilyConstraint):
                 support = support.base_constraint
             if support.is_discrete:
                 raise ValueError(
@@ -127,7 +124,6 @@ class Latents:
 
 def is_real(support: Any) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
-    wrapped: Any = support
-    while isinstance(wrapped, (constraints.independent, *OF_MIXTURES)):
-        wrapped = wrapped.base_constraint  # type: ignore[attr-defined]
-    return wrapped is constraints.real
+    while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
+    return support is constraints.real
