@@ -24,7 +24,7 @@ from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.evidence import Proposal
-from pyro_vae.objectives import check_objective
+from pyro_vae.objectives import check_closed_forms
 
 # The kinds of parts, each with its class and the package's own module of them.
 KINDS: dict[str, tuple[type, types.ModuleType]] = {
@@ -176,7 +176,7 @@ def _has_closed_form(prior: str, encoder: str) -> bool | None:
     except (TypeError, ValueError):
         return None
     try:
-        check_objective(TraceMeanField_ELBO(), vae.model, vae.guide, torch.zeros(2, 4))
+        check_closed_forms(TraceMeanField_ELBO(), vae.model, vae.guide, torch.zeros(2, 4))
     except ValueError:
         return False
     return True

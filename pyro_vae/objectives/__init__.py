@@ -4,7 +4,7 @@ They plug into ``SVI(model, guide, optim, loss=...)`` for any Pyro program whose
 can be reparameterised.
 """
 
-from pyro_vae.objectives.closed_form import check_objective, require_closed_form
+from pyro_vae.objectives.closed_form import check_closed_forms, require_closed_form
 from pyro_vae.objectives.importance_weighted import ImportanceWeightedELBO
 from pyro_vae.objectives.kl_weighted import KLWeightedELBO
 from pyro_vae.objectives.per_datum import PerDatumELBO
@@ -14,7 +14,7 @@ __all__ = [
     "ImportanceWeightedELBO",
     "KLWeightedELBO",
     "PerDatumELBO",
-    "check_objective",
+    "check_closed_forms",
     "elbo_terms",
     "require_closed_form",
 ]

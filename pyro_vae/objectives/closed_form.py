@@ -27,7 +27,7 @@ def require_closed_form(name: str, q: Any, p: Any) -> None:
         ) from None
 
 
-def check_objective(objective: ELBO, model: Callable, guide: Callable, x: Data) -> None:
+def check_closed_forms(objective: ELBO, model: Callable, guide: Callable, x: Data) -> None:
     """Refuse an objective that asks for a closed form where there is none, on a few data.
 
     Pyro's ``TraceMeanField_ELBO`` would fall back to sampling without a word.

@@ -11,7 +11,7 @@ from pyro_vae.compiled import CompiledELBO
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.distributed import Processes
-from pyro_vae.objectives import check_objective
+from pyro_vae.objectives import check_closed_forms
 from pyro_vae.objectives.summed_out import SummedOutELBO
 from pyro_vae.training.examples import Examples
 from pyro_vae.vae import VAE
@@ -131,7 +131,7 @@ def objective_for(vae: VAE, data: Examples, objective: ELBO | None) -> ELBO:
             name = type(objective).__name__
             raise ValueError(f"objective: {name} needs all labels; where some are unknown, Trace_ELBO sums them out")
         objective = SummedOutELBO(vae.class_logits, num_particles=objective.num_particles)
-    check_objective(objective, vae.model, vae.guide, data.x if data.y is None else (data.x, data.y))
+    check_closed_forms(objective, vae.model, vae.guide, data.x if data.y is None else (data.x, data.y))
     return objective
 
 
