@@ -473,6 +473,17 @@ def no_latents(*args, **kwargs):
     pass
 
 
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: torch.div(x, 1, rounding_mode="floor") + x, torch.tensor([0.5, 1.5])),
+        (lambda x: (-x).sum(), torch.tensor([1, 2], dtype=torch.uint8)),
+    ],
+)
+def test_only_what_does_nothing_is_left_out(function, x):
+    assert torch.equal(record(function, x)(x), function(x))
+
+
 def test_floats_are_inputs_and_other_arguments_are_not():
     def model(x, temperature, power=1):
         with pyro.poutine.scale(scale=temperature):
@@ -951,7 +962,13 @@ def replace_the_method_of_a_layer(module):
             replace_a_layer,
         ),
         *(replace_a_parameter, take_a_parameter_away, add_a_parameter, append_a_layer, replace_a_buffer),
-        *(replace_a_tensor, add_a_hook, evaluate, replace_the_method, replace_the_method_of_a_layer),
+        *(
+            replace_a_tensor,
+            add_a_hook,
+            evaluate,
+            replace_the_method,
+            replace_the_method_of_a_layer,
+        ),
     ],
     ids=lambda change: change.__name__,
 )
