@@ -790,6 +790,26 @@ def by_its_name():
     return *weighted(lambda: getattr(settings, "beta")), change  # noqa: B009
 
 
+def by_several_names():
+    settings = types.SimpleNamespace(half=0.5, more=0.5)
+
+    def change(n):
+        settings.more = 0.5 if n < 3 else 0.3
+
+    return *weighted(lambda: sum(getattr(settings, name) for name in ("half", "more"))), change
+
+
+def content_of_a_set():
+    weights = {1.0}
+
+    def change(n):
+        if n == 3:
+            weights.clear()
+            weights.add(0.3)
+
+    return *weighted(lambda: sum(weights)), change
+
+
 def attribute_of_an_argument():
     settings = Settings()
 
@@ -852,6 +872,8 @@ def another_tensor():
             slots,
             items_as_attributes,
             by_its_name,
+            by_several_names,
+            content_of_a_set,
             attribute_of_an_argument,
             variable_of_a_module,
             array_in_place,
@@ -937,6 +959,10 @@ def add_a_hook(module):
     module.network.register_forward_hook(lambda module, args, out: 2 * out)
 
 
+def add_a_hook_before_the_backward_pass(module):
+    module.network.register_full_backward_pre_hook(lambda module, gradients: (2 * gradients[0],))
+
+
 def evaluate(module):
     module.eval()
 
@@ -966,6 +992,7 @@ def replace_the_method_of_a_layer(module):
             replace_a_tensor,
             add_a_hook,
             evaluate,
+            add_a_hook_before_the_backward_pass,
             replace_the_method,
             replace_the_method_of_a_layer,
         ),
@@ -1254,6 +1281,15 @@ def test_a_failure_in_a_later_step_leaves_the_steps_before_and_after_it_alone():
     torch.testing.assert_close(train(elbo, make), train(Trace_ELBO(), make), rtol=1e-9, atol=1e-12)
     assert "looks at the value of a tensor" in elbo.not_compiled
     assert elbo.traces == 2
+
+
+def test_long_collections_and_arrays_are_compared_quickly(monkeypatch):
+    holder = types.SimpleNamespace(items=[1.0] * 500, array=np.ones(3), names={"a", "b"})
+    model, guide = weighted(lambda: holder.items[0] * float(holder.array[0]) * len(holder.names))
+    x, elbo = torch.randn(5, 2), CompiledELBO(Trace_ELBO())
+    elbo.prepare(model, guide, x)
+    monkeypatch.setattr("pyro_vae.compiled.state.State.changed", fail)
+    elbo.loss_and_grads(model, guide, x)
 
 
 NUMBERS, GENERATOR, TORCHS = itertools.count(), np.random.default_rng(0), torch.Generator()
