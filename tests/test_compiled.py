@@ -584,6 +584,31 @@ def test_parameters_that_were_replaced_are_followed():
     assert elbo.traces == 2
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_parameters_that_are_a_modules_own_are_trained(other):
+    """Also where Pyro's store has another one of the same name."""
+    losses = []
+    for wrap in (lambda objective: objective, CompiledELBO):
+        pyro.clear_param_store()
+        with pyro.settings.context(module_local_params=True):
+
+            class Model(PyroModule):
+                def __init__(self):
+                    super().__init__()
+                    self.scale = PyroParam(torch.tensor(1.0), constraints.positive)
+
+                def forward(self, x):
+                    pyro.factor("far", -((x - self.scale) ** 2).sum())
+
+            if other:
+                pyro.param("scale", torch.tensor(7.0), constraint=constraints.positive)
+            model = Model()
+            svi = SVI(model, no_latents, pyro.optim.Adam({"lr": 0.1}), loss=wrap(Trace_ELBO()))
+            losses.append([float(svi.step(torch.zeros(3))) for _ in range(4)])
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_mixed_precision_is_recorded():
     network = mlp(3, [8], 1).float()
 
@@ -1283,6 +1308,22 @@ def test_a_failure_in_a_later_step_leaves_the_steps_before_and_after_it_alone():
     assert elbo.traces == 2
 
 
+def test_a_leaf_of_low_precision_excuses_no_other(monkeypatch):
+    def half_off(recorded):
+        run = translate(recorded)
+        return lambda *inputs: (run(*inputs)[0] * 1.5, *run(*inputs)[1:])
+
+    def model(x):
+        low = pyro.param("low", torch.tensor(0.5, dtype=torch.bfloat16))
+        normal(x, pyro.param("loc", torch.tensor(0.5)) + low.double())
+
+    monkeypatch.setattr("pyro_vae.compiled.program.translate", half_off)
+    elbo = CompiledELBO(Trace_ELBO())
+    with pytest.raises(NotStatic, match="not the same in each run"):
+        elbo.prepare(model, no_latents, torch.randn(6))
+    assert elbo.traces == 0
+
+
 def test_long_collections_and_arrays_are_compared_quickly(monkeypatch):
     holder = types.SimpleNamespace(items=[1.0] * 500, array=np.ones(3), names={"a", "b"})
     model, guide = weighted(lambda: holder.items[0] * float(holder.array[0]) * len(holder.names))
@@ -1290,6 +1331,52 @@ def test_long_collections_and_arrays_are_compared_quickly(monkeypatch):
     elbo.prepare(model, guide, x)
     monkeypatch.setattr("pyro_vae.compiled.state.State.changed", fail)
     elbo.loss_and_grads(model, guide, x)
+
+
+def test_models_made_in_each_step_are_named_as_the_reason():
+    elbo, x = CompiledELBO(Trace_ELBO(), fallback=True), torch.randn(5)
+    for _ in range(9):
+        elbo.loss_and_grads(lambda x: normal(x, pyro.param("loc", torch.tensor(0.5))), no_latents, x)
+    assert "another model or guide again and again" in elbo.not_compiled
+
+
+def test_the_reason_is_a_single_line():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0), obs=x[0])
+        pyro.factor("more", branching(x, z).sum())
+
+    elbo = CompiledELBO(Trace_ELBO(), fallback=True)
+    elbo.loss_and_grads(model, no_latents, torch.randn(5))
+    assert "looks at the value of a tensor" in elbo.not_compiled
+    assert "\n" not in elbo.not_compiled
+
+
+def sparse_matrix(x, weight):
+    return torch.sparse.mm(torch.eye(len(x)).to_sparse(), weight)
+
+
+def sparse_gradient(x, weight):
+    return nn.functional.embedding(torch.zeros(2, dtype=torch.long), weight, sparse=True)
+
+
+@pytest.mark.parametrize("function", [sparse_matrix, sparse_gradient])
+def test_sparse_tensors_are_refused(function):
+    def model(x):
+        pyro.factor("sum", function(x, pyro.param("weight", torch.ones(len(x), 1))).sum())
+
+    with pytest.raises(NotStatic, match="sparse tensor or gradient"):
+        CompiledELBO(Trace_ELBO()).loss_and_grads(model, no_latents, torch.randn(3))
+
+
+def test_sparse_tensors_that_are_not_used_are_none_of_its_business():
+    spare = torch.eye(3).to_sparse()
+
+    def model(x):
+        normal(x, pyro.param("loc", torch.tensor(0.5)) if spare is not None else 0.0)
+
+    elbo = CompiledELBO(Trace_ELBO())
+    elbo.loss_and_grads(model, no_latents, torch.randn(3))
+    assert elbo.traces == 1
 
 
 NUMBERS, GENERATOR, TORCHS = itertools.count(), np.random.default_rng(0), torch.Generator()
