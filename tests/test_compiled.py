@@ -473,6 +473,17 @@ def no_latents(*args, **kwargs):
     pass
 
 
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: torch.div(x, 1, rounding_mode="floor") + x, torch.tensor([0.5, 1.5])),
+        (lambda x: (-x).sum(), torch.tensor([1, 2], dtype=torch.uint8)),
+    ],
+)
+def test_only_what_does_nothing_is_left_out(function, x):
+    assert torch.equal(record(function, x)(x), function(x))
+
+
 def test_floats_are_inputs_and_other_arguments_are_not():
     def model(x, temperature, power=1):
         with pyro.poutine.scale(scale=temperature):
@@ -571,6 +582,31 @@ def test_parameters_that_were_replaced_are_followed():
     pyro.clear_param_store()
     assert step(elbo, 0, model, no_latents, x) == before
     assert elbo.traces == 2
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_parameters_that_are_a_modules_own_are_trained(other):
+    """Also where Pyro's store has another one of the same name."""
+    losses = []
+    for wrap in (lambda objective: objective, CompiledELBO):
+        pyro.clear_param_store()
+        with pyro.settings.context(module_local_params=True):
+
+            class Model(PyroModule):
+                def __init__(self):
+                    super().__init__()
+                    self.scale = PyroParam(torch.tensor(1.0), constraints.positive)
+
+                def forward(self, x):
+                    pyro.factor("far", -((x - self.scale) ** 2).sum())
+
+            if other:
+                pyro.param("scale", torch.tensor(7.0), constraint=constraints.positive)
+            model = Model()
+            svi = SVI(model, no_latents, pyro.optim.Adam({"lr": 0.1}), loss=wrap(Trace_ELBO()))
+            losses.append([float(svi.step(torch.zeros(3))) for _ in range(4)])
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[0][-1] < losses[0][0]
 
 
 def test_mixed_precision_is_recorded():
@@ -779,6 +815,26 @@ def by_its_name():
     return *weighted(lambda: getattr(settings, "beta")), change  # noqa: B009
 
 
+def by_several_names():
+    settings = types.SimpleNamespace(half=0.5, more=0.5)
+
+    def change(n):
+        settings.more = 0.5 if n < 3 else 0.3
+
+    return *weighted(lambda: sum(getattr(settings, name) for name in ("half", "more"))), change
+
+
+def content_of_a_set():
+    weights = {1.0}
+
+    def change(n):
+        if n == 3:
+            weights.clear()
+            weights.add(0.3)
+
+    return *weighted(lambda: sum(weights)), change
+
+
 def attribute_of_an_argument():
     settings = Settings()
 
@@ -841,6 +897,8 @@ def another_tensor():
             slots,
             items_as_attributes,
             by_its_name,
+            by_several_names,
+            content_of_a_set,
             attribute_of_an_argument,
             variable_of_a_module,
             array_in_place,
@@ -926,6 +984,10 @@ def add_a_hook(module):
     module.network.register_forward_hook(lambda module, args, out: 2 * out)
 
 
+def add_a_hook_before_the_backward_pass(module):
+    module.network.register_full_backward_pre_hook(lambda module, gradients: (2 * gradients[0],))
+
+
 def evaluate(module):
     module.eval()
 
@@ -951,7 +1013,14 @@ def replace_the_method_of_a_layer(module):
             replace_a_layer,
         ),
         *(replace_a_parameter, take_a_parameter_away, add_a_parameter, append_a_layer, replace_a_buffer),
-        *(replace_a_tensor, add_a_hook, evaluate, replace_the_method, replace_the_method_of_a_layer),
+        *(
+            replace_a_tensor,
+            add_a_hook,
+            evaluate,
+            add_a_hook_before_the_backward_pass,
+            replace_the_method,
+            replace_the_method_of_a_layer,
+        ),
     ],
     ids=lambda change: change.__name__,
 )
@@ -1237,6 +1306,77 @@ def test_a_failure_in_a_later_step_leaves_the_steps_before_and_after_it_alone():
     torch.testing.assert_close(train(elbo, make), train(Trace_ELBO(), make), rtol=1e-9, atol=1e-12)
     assert "looks at the value of a tensor" in elbo.not_compiled
     assert elbo.traces == 2
+
+
+def test_a_leaf_of_low_precision_excuses_no_other(monkeypatch):
+    def half_off(recorded):
+        run = translate(recorded)
+        return lambda *inputs: (run(*inputs)[0] * 1.5, *run(*inputs)[1:])
+
+    def model(x):
+        low = pyro.param("low", torch.tensor(0.5, dtype=torch.bfloat16))
+        normal(x, pyro.param("loc", torch.tensor(0.5)) + low.double())
+
+    monkeypatch.setattr("pyro_vae.compiled.program.translate", half_off)
+    elbo = CompiledELBO(Trace_ELBO())
+    with pytest.raises(NotStatic, match="not the same in each run"):
+        elbo.prepare(model, no_latents, torch.randn(6))
+    assert elbo.traces == 0
+
+
+def test_long_collections_and_arrays_are_compared_quickly(monkeypatch):
+    holder = types.SimpleNamespace(items=[1.0] * 500, array=np.ones(3), names={"a", "b"})
+    model, guide = weighted(lambda: holder.items[0] * float(holder.array[0]) * len(holder.names))
+    x, elbo = torch.randn(5, 2), CompiledELBO(Trace_ELBO())
+    elbo.prepare(model, guide, x)
+    monkeypatch.setattr("pyro_vae.compiled.state.State.changed", fail)
+    elbo.loss_and_grads(model, guide, x)
+
+
+def test_models_made_in_each_step_are_named_as_the_reason():
+    elbo, x = CompiledELBO(Trace_ELBO(), fallback=True), torch.randn(5)
+    for _ in range(9):
+        elbo.loss_and_grads(lambda x: normal(x, pyro.param("loc", torch.tensor(0.5))), no_latents, x)
+    assert "another model or guide again and again" in elbo.not_compiled
+
+
+def test_the_reason_is_a_single_line():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0), obs=x[0])
+        pyro.factor("more", branching(x, z).sum())
+
+    elbo = CompiledELBO(Trace_ELBO(), fallback=True)
+    elbo.loss_and_grads(model, no_latents, torch.randn(5))
+    assert "looks at the value of a tensor" in elbo.not_compiled
+    assert "\n" not in elbo.not_compiled
+
+
+def sparse_matrix(x, weight):
+    return torch.sparse.mm(torch.eye(len(x)).to_sparse(), weight)
+
+
+def sparse_gradient(x, weight):
+    return nn.functional.embedding(torch.zeros(2, dtype=torch.long), weight, sparse=True)
+
+
+@pytest.mark.parametrize("function", [sparse_matrix, sparse_gradient])
+def test_sparse_tensors_are_refused(function):
+    def model(x):
+        pyro.factor("sum", function(x, pyro.param("weight", torch.ones(len(x), 1))).sum())
+
+    with pytest.raises(NotStatic, match="sparse tensor or gradient"):
+        CompiledELBO(Trace_ELBO()).loss_and_grads(model, no_latents, torch.randn(3))
+
+
+def test_sparse_tensors_that_are_not_used_are_none_of_its_business():
+    spare = torch.eye(3).to_sparse()
+
+    def model(x):
+        normal(x, pyro.param("loc", torch.tensor(0.5)) if spare is not None else 0.0)
+
+    elbo = CompiledELBO(Trace_ELBO())
+    elbo.loss_and_grads(model, no_latents, torch.randn(3))
+    assert elbo.traces == 1
 
 
 NUMBERS, GENERATOR, TORCHS = itertools.count(), np.random.default_rng(0), torch.Generator()

@@ -129,6 +129,7 @@ class CompiledELBO(ELBO):
         except Exception as error:
             known, often = isinstance(error, NotStatic), isinstance(error, _TooOften)
             reason = str(error) if known else f"recording it raises {type(error).__name__}: {error}"
+            reason = reason.partition("\n")[0]  # Pyro appends the shapes of all sites
             if self.fallback or often:
                 if undo is not None:
                     undo()
@@ -158,10 +159,10 @@ class CompiledELBO(ELBO):
                 except NotStatic:  # after all, this size is special
                     program = None
             if program is None:
-                self._require_rarity(known, bool(current))
+                self._require_rarity(known, bool(current), call)
                 program = Program(objective, call, values, self._reach(call, objective, *modules))
-                self.traces += 1
                 compare(program, objective, call)
+                self.traces += 1
         if len(set(itertools.chain(*self._programs.values()))) == MOST:
             self._programs.clear()
         self._programs.setdefault((key, call.size), []).append(program)
@@ -171,7 +172,7 @@ class CompiledELBO(ELBO):
         unread = ("advance", *scheduled(self.objective))  # of which each step asks anew
         return Reach([*call.pair, self.objective, *call.objects, *more], unread)
 
-    def _require_rarity(self, known: list[Program], other_size: bool) -> None:
+    def _require_rarity(self, known: list[Program], other_size: bool, call: Call) -> None:
         """Refuse to record one program after another, each for a few steps, which takes longer than to run them."""
         self._hasty = self._hasty + 1 if self.traces and self._steps - self._last < WORTH else 0
         self._last = self._steps
@@ -182,6 +183,10 @@ class CompiledELBO(ELBO):
             raise _TooOften(
                 f"it reads {changed[0]}, which changes again and again; pass it as an argument of step, "
                 "or keep it in a tensor that is changed in place, such as a buffer"
+            )
+        if all(key[0] != call.pair for key, _ in self._programs):
+            raise _TooOften(
+                "it is called with another model or guide again and again; make both once, outside of the loop"
             )
         raise _TooOften(
             "it is called in a new way again and again, with other batch sizes, or with other arguments than floats "

@@ -56,7 +56,11 @@ class Program:
         self._run = translate(recorded)
         self._values = values
         stored = pyro.get_param_store()._params
-        self._params = {name: stored[name] for name in values if name in stored}  # others are a module's own
+        self._params = {  # others are a module's own, even where the store has one of that name
+            name: stored[name]
+            for name, value in values.items()
+            if name in stored and stored[name] is value.unconstrained()
+        }
 
     def has_params(self) -> bool:
         """Whether Pyro's parameters are those that were recorded."""
@@ -76,7 +80,8 @@ class Program:
         handler: Any
         for handler in _PYRO_STACK:  # SVI listens for the parameters
             for name, value in self._values.items():
-                value = value if value.unconstrained() is value else pyro.get_param_store()[name]
+                if name in self._params and value.unconstrained() is not value:
+                    value = pyro.get_param_store()[name]
                 handler.trace.add_node(name, type="param", name=name, value=value)
         with torch.no_grad(), _no_autocast(call.device):  # casts are in the graph
             loss, *gradients = self._run(call.size, *call.inputs(numbers))
@@ -96,6 +101,8 @@ def explore(objective: Any, call: Call) -> tuple[dict[str, Any], list[nn.Module]
     try:
         with poutine.trace(param_only=True) as seen, Rehearsal():
             call.run(objective)
+    except NotRecordable as error:
+        raise NotStatic(str(error)) from error
     finally:
         hook.remove()
     owners = [getattr(program, "__self__", program) for program in call.pair]
@@ -159,19 +166,21 @@ def compare(program: Program, objective: Any, call: Call) -> None:
     for run in (lambda: call.run(objective), lambda: program.step(call, rehearsed(objective))):
         set_noise(call.device, start)
         with Rehearsal() as rehearsal:
-            loss = float(run())
+            loss = run()
             gradients = rehearsal.gradients()
-        results.append((loss, gradients, noise(call.device)))
-    (loss, gradients, drawn), (loss_again, gradients_again, drawn_again) = results
-    tolerance = 10 * max((torch.finfo(g.dtype).eps for g in gradients.values()), default=1e-7) ** 0.5
+        results.append((float(loss), gradients, noise(call.device)))
+    (own, gradients, drawn), (again, gradients_again, drawn_again) = results
+    tolerance = _tolerance(loss)  # the recording's loss is a tensor
     scale = sum(float(g.norm()) for g in gradients.values())
-    same = math.isclose(loss, loss_again, rel_tol=tolerance, abs_tol=tolerance) or (
-        math.isnan(loss) and math.isnan(loss_again)
-    )
+    same = math.isclose(own, again, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(own) and math.isnan(again))
     same = same and gradients.keys() == gradients_again.keys()
-    same = same and all(not (g - gradients_again[leaf]).norm() > tolerance * scale for leaf, g in gradients.items())
+    same = same and all(not (g - gradients_again[leaf]).norm() > _tolerance(g) * scale for leaf, g in gradients.items())
     if not same or not all(map(torch.equal, drawn, drawn_again)):
         raise NotStatic("what it computes is not the same in each run, even with the same noise")
+
+
+def _tolerance(result: Tensor) -> float:
+    return 10 * torch.finfo(result.dtype).eps ** 0.5
 
 
 def _no_autocast(device: torch.device) -> Any:

@@ -42,11 +42,16 @@ class Slot(NamedTuple):
     label: str
 
     @property
+    def is_copy(self) -> bool:
+        """Whether each reading makes a new object, to be compared by its value."""
+        return self.name is len or isinstance(self.holder, np.ndarray | set)
+
+    @property
     def read(self) -> Callable[[Any, Any], Any]:
         """A function of the name and a default, as ``dict.get``."""
         if self.name is len:
             return functools.partial(_length, self.holder)
-        if isinstance(self.holder, np.ndarray):
+        if self.is_copy:
             return functools.partial(_content, self.holder)
         if isinstance(self.holder, types.CellType):
             return functools.partial(_cell, self.holder)
@@ -58,7 +63,7 @@ class Slot(NamedTuple):
 
     def write(self, value: Any) -> None:
         """Put a value back."""
-        if self.name is len or isinstance(self.holder, np.ndarray):
+        if self.is_copy:
             return  # what is in there has slots of its own
         if isinstance(self.holder, dict):
             self.holder.pop(self.name, None) if value is MISSING else self.holder.update({self.name: value})
@@ -157,7 +162,9 @@ class Reach:
             self.stores.append(value)
         if len(value) > _LARGE:
             return
-        if isinstance(value, tuple | set | frozenset):
+        if isinstance(value, set):
+            self._add(Slot(value, "content", f"the content of {label}"))
+        elif isinstance(value, tuple | frozenset):
             self._todo += [(item, label) for item in value]
         else:
             for name in list(value) if isinstance(value, dict) else range(len(value)):
@@ -234,8 +241,8 @@ def _length(holder: Any, name: Any, default: Any) -> int:
     return len(holder)
 
 
-def _content(holder: np.ndarray, name: Any, default: Any) -> bytes:
-    return holder.tobytes()
+def _content(holder: Any, name: Any, default: Any) -> Any:
+    return frozenset(holder) if isinstance(holder, set) else holder.tobytes()
 
 
 def _item(holder: Any, index: int, default: Any) -> Any:
@@ -263,7 +270,9 @@ def _in_library(module: str) -> bool:
 @functools.lru_cache(maxsize=1000)
 def _names(code: types.CodeType, operations: tuple[str, ...]) -> frozenset[str]:
     """Return the names that some operations of a function's code are about, in the functions inside of it too."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname.startswith(operations)}
+    found = [i.argval for i in dis.get_instructions(code) if i.opname.startswith(operations)]
+    for constant in found:  # what is in a tuple comes behind
+        found += constant if isinstance(constant, tuple | frozenset) else ()
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return frozenset({name for name in found if isinstance(name, str)}.union(*(_names(c, operations) for c in inner)))
 
@@ -285,5 +294,8 @@ def _named_in(cls: type, unread: tuple[str, ...]) -> frozenset[str]:
 
 # What matters in a step; its code also names what is for loading and saving.
 _OF_MODULES = frozenset(
-    ["training", "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks"]
+    [
+        *("training", "_parameters", "_buffers", "_modules"),
+        *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    ]
 )

@@ -234,7 +234,10 @@ def _place() -> str:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    if any(tensor.layout is not torch.strided for tensor in tensors):
+        raise NotRecordable(f"it uses a sparse tensor or gradient{_place()}")
+    return tensors
 
 
 # These write to their running statistics, and their schemas don't say so.

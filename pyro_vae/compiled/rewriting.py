@@ -151,7 +151,7 @@ def _same_as(node: fx.Node) -> fx.Node | None:
     packet, inputs = func.overloadpacket, node.all_input_nodes
     if packet is aten.neg and inputs[0].target is func:
         return inputs[0].all_input_nodes[0]
-    if packet not in _NEUTRAL or len(args) < 2:
+    if packet not in _NEUTRAL or len(args) < 2 or node.kwargs:  # such as how to round
         return None
     for x, number in zip(args[:2], args[1::-1], strict=True):
         if isinstance(x, fx.Node) and _is_number(number, _NEUTRAL[packet]) and _size(x) == _size(node):
@@ -179,7 +179,7 @@ def _shorten_sums(graph: fx.Graph) -> None:
             if x.target is aten.sum.dim_IntList:
                 node.args = x.args[:1]
                 graph.erase_node(x)
-            elif x.target is aten.neg.default:
+            elif x.target is aten.neg.default and x.meta["dtype"] == node.meta["dtype"]:
                 x.target, x.args, node.target, node.args = aten.sum.default, x.args, aten.neg.default, (x,)
                 x.meta |= {key: node.meta[key] for key in ("layouts", "dtype")}
                 node = x

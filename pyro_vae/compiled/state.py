@@ -17,14 +17,17 @@ class State:
     """
 
     def __init__(self, slots: Iterable[Slot]):
-        self.slots = sorted(slots, key=lambda slot: slot.name is len)
+        self.slots = sorted(slots, key=lambda slot: (slot.is_copy, slot.name is len))
         self._reads = [(slot.read, slot.name) for slot in self.slots if slot.name is not len]
         self._sized = [slot.holder for slot in self.slots if slot.name is len]
         self._values = self._read()
+        self._copied = sum(not slot.is_copy for slot in self.slots)  # where those start that are new objects each time
 
     def holds(self) -> bool:
         """Whether the same is in all of them; numbers, strings and the like may be equal instead."""
-        return all(map(operator.is_, self._read(), self._values)) or not self.changed()
+        values, at = self._read(), self._copied
+        same = all(map(operator.is_, values[:at], self._values)) and values[at:] == self._values[at:]
+        return same or not self.changed()
 
     def changed(self) -> list[tuple[Slot, Any, Any]]:
         """Return the slots with something else in them, what was in each, and what is now."""
@@ -42,12 +45,16 @@ def _same(old: Any, new: Any) -> bool:
         return True
     if type(old) is tuple is type(new):
         return len(old) == len(new) and all(map(_same, old, new))
-    return isinstance(old, PLAIN) and type(old) is type(new) and bool(old == new or (old != old and new != new))
+    return (
+        isinstance(old, (*PLAIN, frozenset))
+        and type(old) is type(new)
+        and bool(old == new or (old != old and new != new))
+    )
 
 
 def is_plain(value: Any) -> bool:
     """Whether a value is a number, a string or the like, or consists of them."""
-    return all(map(is_plain, value)) if type(value) is tuple else isinstance(value, PLAIN)
+    return all(map(is_plain, value)) if type(value) in (tuple, frozenset) else isinstance(value, PLAIN)
 
 
 class Undo:
