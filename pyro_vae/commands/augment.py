@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     if Path(args.data).suffix.lower() == ".csv":
         names = original.columns or [f"column {d + 1}" for d in range(x.shape[1])]
-        shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
+        with np.errstate(invalid="ignore"):  # of blanks, older versions of numpy warn
+            shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
         columns = dict(zip(names, torch.from_numpy(shortest).T, strict=True)) | (
             {} if labels is None else {"label": labels}
         )

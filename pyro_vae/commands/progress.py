@@ -1,7 +1,7 @@
 """How much of a long computation is done: a bar on a terminal, a few plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,5 +23,6 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             print(f"{what:<12}{20 * fifth:3} %", flush=True)
             shown = fifth
 
-    with bar:
+    # Some versions of rich print a line even for a bar that is switched off.
+    with bar if console.is_terminal else nullcontext():
         yield report

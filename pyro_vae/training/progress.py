@@ -38,11 +38,13 @@ class TrainingProgress:
         self.epoch = done
 
     def __enter__(self) -> "TrainingProgress":
-        self.bar.start()
+        if self.draws:  # some versions print a line even for a bar that is switched off
+            self.bar.start()
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
-        self.bar.stop()
+        if self.draws:
+            self.bar.stop()
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """Show that a step of the current epoch is done."""
