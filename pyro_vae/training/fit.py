@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pyro.infer import ELBO
@@ -16,8 +16,10 @@ from pyro_vae.training.options import Options
 from pyro_vae.training.progress import TrainingProgress
 from pyro_vae.vae import VAE
 
+F = TypeVar("F", bound=Callable[..., list[Row]])
 
-def _with_options(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
+
+def _with_options(function: F) -> F:
     """Show the options, which stand in :class:`Options` alone, in a function's signature as well."""
     own = inspect.signature(function)
     options = [
