@@ -1024,6 +1024,7 @@ def replace_the_method_of_a_layer(module):
     ],
     ids=lambda change: change.__name__,
 )
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # in older versions of torch
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store because requires_grad=False")
 def test_what_modules_read_is_followed(change):
     def make():
