@@ -1,15 +1,20 @@
 """The options that commands on a run share, and what they name: the run, its model, a folder, examples, a proposal."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from torch import Tensor
 
 from pyro_vae.build import make_part
-from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.outputs import column_names
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import Proposal
 from pyro_vae.machine.devices import resolve_device
@@ -73,10 +78,71 @@ def refuse_unused(kind: str, functions: Mapping[str, Callable[..., Any]], given:
         raise ValueError(f"--{option} belongs to --{kind} {owners}, not {chosen}; leave it out")
 
 
-def open_run(args: Namespace, name: str, *, whole: bool = False) -> tuple[Path, torch.device, VAE, Path]:
-    """Return what a command on a run begins with: the run, the device, the model on it, and the folder for the results.
+@dataclass
+class Opened:
+    """What a command on a run begins with, and what it reads when it is asked for.
 
-    The folder is not made yet. With ``whole``, a conditional run without ``--label`` is opened as it is, not as P(X).
+    Attributes:
+        args: Its options.
+        run: The run folder.
+        vae: The model, on the device.
+        device: Where to compute.
+        folder: The one for the results, which is not made yet.
+    """
+
+    args: Namespace
+    run: Path
+    vae: VAE
+    device: torch.device
+    folder: Path
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The examples that the options name."""
+        return read_chosen(self.run, self.vae, self.args)
+
+    @cached_property
+    def names(self) -> list[str] | None:
+        """The names of a table's columns; None of images."""
+        return column_names(self.run, self.vae)
+
+    def x(self) -> Tensor:
+        """Return the examples themselves, on the device."""
+        return self.examples.x.to(self.device)
+
+
+def on_run(
+    name: str,
+    parser: Callable[[], Parser],
+    *,
+    whole: bool = False,
+    check: Callable[[Namespace, Namespace], None] | None = None,
+) -> Callable[[Callable[[Opened], None]], Callable[..., None]]:
+    """Make a command out of a function of a run: its options are parsed, and the run is opened for it.
+
+    Args:
+        name: The command's.
+        parser: Makes its parser.
+        whole: Without ``--label``, a conditional run is opened as it is, not as P(X).
+        check: Refuses options, before anything is read: all of them, and those that were given.
+    """
+
+    def decorate(work: Callable[[Opened], None]) -> Callable[..., None]:
+        @command
+        @functools.wraps(work)
+        def main(argv: list[str] | None = None) -> None:
+            args = parser().parse_args(argv)
+            if check is not None:
+                check(args, parser().parse_args(argv, defaults=False))
+            work(open_run(args, name, whole=whole))
+
+        return main
+
+    return decorate
+
+
+def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
+    """Open the run of a command, and choose the folder for its results.
 
     Raises:
         ValueError: Naming the option that does not fit.
@@ -92,7 +158,7 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> tuple[Path, 
         raise FileExistsError(
             f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
         )
-    return run, device, vae.to(device), folder
+    return Opened(args, run, vae.to(device), device, folder)
 
 
 def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:

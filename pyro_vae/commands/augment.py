@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import OF_A_FILE, open_run, options_of, read_chosen, run_parser
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.arguments import OF_A_FILE, Opened, on_run, options_of, run_parser
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, to_csv, to_npz
 from pyro_vae.data.source import Source, check_memory
 from pyro_vae.evidence.checks import check_count
@@ -31,12 +31,10 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Augment a data set, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME)
-    examples = read_chosen(run, vae, args)
+    args, run, vae, examples = opened.args, opened.run, opened.vae, opened.examples
     vae.check(examples.x)
     original = of_class(
         read_source(run, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae.label
@@ -45,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
     count, form, levels = len(examples.x), vae.config.pixels, vae.config.levels
     print(f"data        {examples.name}: {count:,} examples")
-    made = augment(vae, examples.x.to(device), **options_of(augment, args)).cpu()
+    made = augment(vae, opened.x(), **options_of(augment, args)).cpu()
     levels = original.levels or args.levels or levels
     known = original.x[~original.x.isnan()]
     if form in GREY_FORMS and original.levels is None and bool(((known >= 0) & (known <= 1)).all()):
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
             {} if labels is None else {"label": labels}
         )
         files["augmented.csv"] = to_csv(columns)
-    results = Results(folder, "augmented").write(files)
+    results = Results(opened.folder, "augmented").write(files)
     what = "the means of other draws of z" if args.mean else "drawn from other draws of z"
     print(f"variations  {args.times:,} of each, {what} at temperature {args.temperature:g}, in the data's own units")
     if labels is not None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.commands.arguments import open_run, read_chosen, run_parser
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.arguments import Opened, on_run, run_parser
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
@@ -34,17 +34,15 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser, whole=True)
+def main(opened: Opened) -> None:
     """Classify examples, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME, whole=True)
+    args, vae = opened.args, opened.vae
     if not isinstance(vae, ConditionalVAE):
-        raise ValueError(f"{run} was trained without labels; train with --condition label for P(Y | X)")
+        raise ValueError(f"{opened.run} was trained without labels; train with --condition label for P(Y | X)")
     check_count(num_samples=args.num_samples)
-    examples = read_chosen(run, vae, args)
-    facts = {"seed": args.seed, "device": str(device)}
-    classify_and_write(Results(folder, "classes"), vae, examples, args.num_samples, facts)
+    facts = {"seed": args.seed, "device": str(opened.device)}
+    classify_and_write(Results(opened.folder, "classes"), vae, opened.examples, args.num_samples, facts)
 
 
 def classify_and_write(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, to_csv, to_npz
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
@@ -27,15 +27,13 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Encode data, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME)
-    examples = read_chosen(run, vae, args)
-    latents = encode(vae, examples.x.to(device), **options_of(encode, args))
+    args, vae, examples = opened.args, opened.vae, opened.examples
+    latents = encode(vae, opened.x(), **options_of(encode, args))
 
-    results = Results(folder, "latents").write(
+    results = Results(opened.folder, "latents").write(
         {
             "latents.npz": to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}),
             "latents.csv": by_example(latents, examples),

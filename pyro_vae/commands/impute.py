@@ -14,8 +14,8 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import data, plotting
-from pyro_vae.commands.arguments import open_run, options_of, read_chosen, refuse_unused, run_parser
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
@@ -82,30 +82,6 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    """Fill blanks, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    check_options(args, given=parser().parse_args(argv, defaults=False))
-    run, device, vae, folder = open_run(args, NAME)
-    task = read_task(run, vae, args)
-    x = task.x.to(device)
-    _introduce(args, vae, task)
-    method = METHODS[args.method]
-    with progress_bar("filling") as progress:
-        filled = method(vae, x, **options_of(method, args), progress=progress)
-    scored = None
-    if task.truth is not None:
-        with progress_bar("scoring") as progress:
-            options = options_of(log_prob_missing, args) | {"seed": args.seed + 1, "progress": progress}
-            scored = log_prob_missing(vae, x, task.truth.to(device), observed=filled.evidence, **options)
-    arrays = summaries(vae, task, filled)
-    results = Results(folder, "completed")
-    write(results, task, filled, scored, arrays, args)
-    print(*_words(task, filled, scored), sep="\n")
-    results.conclude(lambda path: draw(path, vae, task, arrays))
-
-
 def check_options(args: Namespace, given: Namespace) -> None:
     """Refuse options that would have no effect, and counts that make no sense.
 
@@ -122,6 +98,28 @@ def check_options(args: Namespace, given: Namespace) -> None:
         raise ValueError("--hide hides a part of complete data, which are the truth; leave out --truth")
     if args.data is not None and args.split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
+
+
+@on_run(NAME, parser, check=check_options)
+def main(opened: Opened) -> None:
+    """Fill blanks, and leave the files in a folder."""
+    args, vae = opened.args, opened.vae
+    task = read_task(opened.run, vae, args)
+    x = task.x.to(opened.device)
+    _introduce(args, vae, task)
+    method = METHODS[args.method]
+    with progress_bar("filling") as progress:
+        filled = method(vae, x, **options_of(method, args), progress=progress)
+    scored = None
+    if task.truth is not None:
+        with progress_bar("scoring") as progress:
+            options = options_of(log_prob_missing, args) | {"seed": args.seed + 1, "progress": progress}
+            scored = log_prob_missing(vae, x, task.truth.to(opened.device), observed=filled.evidence, **options)
+    arrays = summaries(vae, task, filled)
+    results = Results(opened.folder, "completed")
+    write(results, task, filled, scored, arrays, args)
+    print(*_words(task, filled, scored), sep="\n")
+    results.conclude(lambda path: draw(path, vae, task, arrays))
 
 
 def read_task(run: Path, vae: VAE, args: Namespace) -> Task:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
-from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, check_row, column_names, to_images, write_decoded
+from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
+from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.outputs import check_memory, check_row, to_images, write_decoded
 from pyro_vae.inference import interpolate
 from pyro_vae.vae import VAE
 
@@ -31,21 +31,18 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Interpolate, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME)
-    examples = read_chosen(run, vae, args)
+    args, vae, examples, names = opened.args, opened.vae, opened.examples, opened.names
     if len(args.between) % 2:
         raise ValueError(f"--between: expected pairs of rows, got {len(args.between)} of them")
     if args.num < 2:
         raise ValueError(f"--num must be at least 2, the two ends, got {args.num}")
     between = torch.tensor([check_row("between", row, len(examples.x)) for row in args.between]).reshape(-1, 2)
     check_memory("num", args.num * len(between), vae)
-    names = column_names(run, vae)
     ends = examples.x[between]  # (P, 2, D)
-    start, end = ends.to(device).unbind(1)
+    start, end = ends.to(opened.device).unbind(1)
     made = interpolate(vae, start, end, **options_of(interpolate, args))
     x, z = (values.cpu().transpose(0, 1) for values in (made.x, made.z))  # (P, T, …)
     t = torch.linspace(0, 1, args.num)
@@ -53,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     start_row, end_row = between.repeat_interleave(args.num, 0).T
     first = {"from": start_row, "to": end_row, "t": t.repeat(len(between))}
     data, other = {"x": x, "ends": ends}, {"z": z, "t": t, "between": between}
-    results = write_decoded(folder, "interpolation", vae, names, data, first=first, **other)
+    results = write_decoded(opened.folder, "interpolation", vae, names, data, first=first, **other)
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
     print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
     print(f"between     rows {pairs} of {examples.name} ({examples.split})")

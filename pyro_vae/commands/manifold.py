@@ -3,17 +3,15 @@
 from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import open_run, options_of, run_parser
-from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, column_names, read_near, to_images, write_decoded
+from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
+from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.outputs import check_memory, read_near, to_images, write_decoded
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.runs.opening import read_examples
-from pyro_vae.vae import VAE
 
 NAME = "manifold"
 MAX_EXAMPLES = 2000  # test data that tell how much the dimensions are used
@@ -44,28 +42,26 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Decode the latent space, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, _, vae, folder = open_run(args, NAME)
-    size = vae.config.latent_dim
+    args, size = opened.args, opened.vae.config.latent_dim
     walks = size != 2 or any(args[name] is not None for name in ("dims", "span", "near"))
     num = args.num if args.num is not None else DEFAULT_NUM["walks" if walks else "grid"]
     check_count(num=num)
     if args.levels is not None and args.near is None:
         raise ValueError("--levels says how to read the file of --near; leave it out, or name one")
-    names = column_names(run, vae)
-    (_walk if walks else _grid)(args, vae, folder, num, names)
+    (_walk if walks else _grid)(opened, num)
 
 
-def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | None) -> None:
+def _grid(opened: Opened, num: int) -> None:
     """Decode a grid, and write it."""
+    vae, names = opened.vae, opened.names
     check_memory("num", num**2, vae)
-    made = manifold(vae, num, seed=args.seed)
+    made = manifold(vae, num, seed=opened.args.seed)
     x, z = made.x.cpu(), made.z.cpu()
     across, up = z[0, :, 0].numpy(), z[:, 0, 1].numpy()
-    results = write_decoded(folder, "manifold", vae, names, {"x": x}, first=_columns(z), z=z)
+    results = write_decoded(opened.folder, "manifold", vae, names, {"x": x}, first=_columns(z), z=z)
     ranges = f"z1 from {across[0]:.2f} to {across[-1]:.2f}, z2 from {up[-1]:.2f} to {up[0]:.2f}"
     print(f"manifold    {num} x {num} points at equal steps of the prior's distribution function: {ranges}")
 
@@ -79,9 +75,10 @@ def _grid(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     results.conclude(draw)
 
 
-def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | None) -> None:
+def _walk(opened: Opened, num: int) -> None:
     """Decode walks along the most used dimensions, and write them."""
-    run, device, size = Path(args.run), next(vae.parameters()).device, vae.config.latent_dim
+    args, run, vae, names, device = opened.args, opened.run, opened.vae, opened.names, opened.device
+    size = vae.config.latent_dim
     count = min(DEFAULT_DIMS, size) if args.dims is None else args.dims
     if not 1 <= count <= size:
         raise ValueError(f"--dims: expected from 1 to {size}, the number of latent dimensions, got {count}")
@@ -102,7 +99,7 @@ def _walk(args: Namespace, vae: VAE, folder: Path, num: int, names: list[str] | 
     s = torch.linspace(-span, span, num, dtype=torch.float64)
     first = {"dimension": [f"z{j + 1}" for j in dims for _ in range(num)], "s": s.repeat(len(dims))}
     other = {"z": z, "dims": torch.tensor(dims), "s": s}
-    results = write_decoded(folder, "traversals", vae, names, {"x": x}, first=first | _columns(z), **other)
+    results = write_decoded(opened.folder, "traversals", vae, names, {"x": x}, first=first | _columns(z), **other)
     order = ", ".join(f"z{j + 1} {use[j].item():.2f}" for j in dims[:8]) + (", …" if len(dims) > 8 else "")
     print(f"dimensions  {order} ({unit}, of {len(examples.x):,} test examples)")
     print(f"walks       {len(dims)}, from {-span:g} to {span:g} standard deviations of the prior, through {middle}")

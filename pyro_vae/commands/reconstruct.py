@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import open_run, read_chosen, run_parser
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.arguments import Opened, on_run, run_parser
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import (
     Results,
     by_column,
     check_memory,
-    column_names,
     rows_of_table,
     to_csv,
     to_images,
@@ -32,20 +31,17 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Reconstruct data, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME)
-    examples = read_chosen(run, vae, args)
-    x = examples.x
+    args, vae, examples = opened.args, opened.vae, opened.examples
+    x, names = examples.x, opened.names
     check_memory("max_examples", 2 * len(x), vae)
-    names = column_names(run, vae)
-    made = reconstruct(vae, x.to(device), mean=not args.draw, seed=args.seed)
+    made = reconstruct(vae, opened.x(), mean=not args.draw, seed=args.seed)
     again = made.x.cpu()
     error = (again - x).square().nanmean(0).sqrt()  # (D,)
 
-    results = Results(folder, "reconstructions")
+    results = Results(opened.folder, "reconstructions")
     files: dict[str, bytes | str] = {
         "reconstructions.npz": to_npz(
             vae, data={"x": x, "reconstruction": again}, other={"z": made.z, "y": examples.labels}

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from pyro_vae import plotting
-from pyro_vae.commands.arguments import open_run, options_of, run_parser
-from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import check_memory, column_names, read_near, write_decoded, x_shape
+from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
+from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.outputs import check_memory, read_near, write_decoded, x_shape
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
@@ -36,11 +36,10 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser, whole=True)
+def main(opened: Opened) -> None:
     """Generate data, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME, whole=True)
+    args, run, vae, names = opened.args, opened.run, opened.vae, opened.names
     y = None
     if isinstance(vae, ConditionalVAE) and args.label is None:
         if args.near is not None:
@@ -56,20 +55,19 @@ def main(argv: list[str] | None = None) -> None:
     near, which = None, ""
     if args.near is not None:
         near, which = read_near(run, vae, args.near, **options_of(read_near, args))
-    names = column_names(run, vae)
     options = {name: args[name] for name in ("temperature", "mean", "seed")}
     if isinstance(vae, ConditionalVAE) and y is not None:
         of_each = zip(*y.unique(return_counts=True), strict=True)
         made = join([sample(vae.given(int(label)), int(count), **options) for label, count in of_each])
     else:
-        made = sample(vae, args.num, near=None if near is None else near.to(device), **options)
+        made = sample(vae, args.num, near=None if near is None else near.to(opened.device), **options)
     x = made.x.cpu()
 
     data = {"x": x} if near is None else {"x": x, "near": near}
     if y is None and args.label is not None:
         y = torch.full((args.num,), args.label)
     labels = {} if y is None else {"y": y}
-    results = write_decoded(folder, "samples", vae, names, data, first=labels, z=made.z, y=y)
+    results = write_decoded(opened.folder, "samples", vae, names, data, first=labels, z=made.z, y=y)
     what = "means E[x|z]" if args.mean else "draws"
     of = "" if y is None else f", classes 0 to {int(y[-1])}" if args.label is None else f", class {args.label}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"

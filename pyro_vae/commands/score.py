@@ -13,15 +13,15 @@ from torch import Tensor
 
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import (
+    Opened,
     add_proposal_argument,
-    open_run,
+    on_run,
     options_of,
     proposal_name,
     propose,
-    read_chosen,
     run_parser,
 )
-from pyro_vae.commands.cli import Parser, command
+from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, finite, to_csv
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
@@ -58,13 +58,11 @@ def parser() -> Parser:
     return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
+@on_run(NAME, parser)
+def main(opened: Opened) -> None:
     """Score examples, and leave the files in a folder."""
-    args = parser().parse_args(argv)
-    run, device, vae, folder = open_run(args, NAME)
-    examples = read_chosen(run, vae, args)
-    held_out = read_examples(run, vae, split=_against(args, examples))
+    args, vae, device, examples = opened.args, opened.vae, opened.device, opened.examples
+    held_out = read_examples(opened.run, vae, split=_against(args, examples))
     anomalous = None if args.anomalies is None else read_anomalies(args.anomalies, examples, args.max_examples)
     check_options(args, len(held_out.x))
     for x in (examples.x, held_out.x):
@@ -75,10 +73,10 @@ def main(argv: list[str] | None = None) -> None:
         print("blanks      log P(X) is that of the observed values: compare examples with blanks alike only")
     print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {proposal_name(args)}, on {device}")
     start = time.monotonic()
-    scores = run_score(vae, examples.x.to(device), held_out.x.to(device), args)
+    scores = run_score(vae, opened.x(), held_out.x.to(device), args)
     summary = summarize(scores, examples, held_out, anomalous, args)
     summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
-    results = Results(folder, "scores").write(
+    results = Results(opened.folder, "scores").write(
         {"scores.csv": by_example(scores, examples, anomalous, args), "scores.json": summary}
     )
     print(*_words(scores, summary), sep="\n")
