@@ -75,6 +75,13 @@ class Likelihood(nn.Module, ABC):
         """
         return None
 
+    def at_smallest_scale(self, raw: Tensor) -> Tensor | None:
+        """Return where the scale is the smallest that is allowed, (..., D), for raw as in ``forward``.
+
+        There a density that has no other bound was kept from growing without end. ``None`` where none is.
+        """
+        return None
+
     def fill(self, x: Tensor) -> Tensor:
         """Return ``x``, (..., D), with any value of the support where it is blank (NaN). Default: 0."""
         return torch.where(x.isnan(), 0.0, x)

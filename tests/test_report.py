@@ -114,6 +114,7 @@ def test_a_hostile_run_folder_puts_nothing_into_the_page(run, monkeypatch):
     clean = Page(report(run, check=False))
     for name in ("summary.json", "evaluation.json"):
         facts = json.loads((run / "summary.json").read_text()) | {"versions": {HOSTILE: HOSTILE}, "khat": HOSTILE}
+        facts |= {"warnings": [HOSTILE]}
         facts |= dict.fromkeys(("protocol", "device", "objective", "epochs", "log_evidence", "estimator"), HOSTILE)
         (run / name).write_text(json.dumps(facts))
     (run / "config.yaml").write_text(

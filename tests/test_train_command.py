@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import types
@@ -272,7 +273,7 @@ REFUSALS = [
     (["--latent_dim", "0"], "latent_dim"),
     (["--hidden_dims", "[-1]"], "hidden_dims"),
     (["--validation", "-1"], "validation"),
-    (["--patience", "0"], "patience"),
+    (["--patience", "-1"], "patience"),
     (["--device", "cuda:77"], "device"),
     (["--device", "nope"], "device"),
     (["--prior", "Nope"], "Nope"),
@@ -469,3 +470,35 @@ def test_help_names_the_options_and_loads_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_over_fitting_is_stopped_or_else_said_and_stored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(100, 2)) @ rng.normal(size=(2, 8)) + 0.5 * rng.normal(size=(100, 8))
+    np.savetxt("rows.csv", rows, delimiter=",", header="a,b,c,d,e,f,g,h", comments="")
+    likelihood = ["--likelihood", "Gaussian", "--likelihood.scale", "predicted"]
+    options = [
+        "--data",
+        "rows.csv",
+        "--test",
+        "30",
+        "--validation",
+        "20",
+        "--epochs",
+        "800",
+        "--lr",
+        "4e-3",
+        *likelihood,
+    ]
+    main([*options, "--run", "stopped"])
+    stopped = capsys.readouterr().out
+    main([*options, "--run", "overfitted", "--patience", "0"])
+    overfitted = capsys.readouterr().out
+    assert re.search(r"weights +of epoch \d+, .*; stopped after epoch \d+, 160 epochs without a rise", stopped)
+    assert "weights   " not in overfitted
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("stopped", "overfitted")]
+    assert summaries[0]["test_elbo"] > summaries[1]["test_elbo"] + 5
+    (warning,) = summaries[1]["warnings"]
+    assert warning.startswith("over-fitting")
+    assert f"warning     {warning}" in overfitted

@@ -10,12 +10,12 @@ import pandas
 import pyro
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
 import pyro_vae
 from pyro_vae.compiled import CompiledELBO, NotStatic
 from pyro_vae.machine.distributed import Processes
-from pyro_vae.objectives import elbo_terms
+from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_terms
 from pyro_vae.training import NonFiniteLoss, Options, Training
 from pyro_vae.training.loss import Loss
 from pyro_vae.training.optim import FusedOptim
@@ -215,6 +215,46 @@ def test_early_stopping_keeps_the_best_epoch():
     best = max(seen, key=lambda epoch: seen[epoch][0])
     assert training.epoch == best + 3 < 400
     assert torch.equal(weights(training.vae), seen[best][1])
+
+
+def test_the_best_epoch_is_kept_by_default_where_there_are_validation_data():
+    options = {"epochs": 400, "batch_size": 5, "lr": 0.02}
+    training = Training(make_vae(), data(20).round(), validation=data(60).round(), **options)
+    seen = {row["epoch"]: (row["elbo"], weights(training.vae).clone()) for row in training.run()}
+    best = max(seen, key=lambda epoch: seen[epoch][0])
+    assert training.patience == 80
+    assert training.epoch == best + 80 < 400
+    assert torch.equal(weights(training.vae), seen[best][1])
+    to_the_end = Training(make_vae(), data(20).round(), validation=data(60).round(), patience=0, **options)
+    assert len(list(to_the_end.run())) == 400
+    assert to_the_end.best_epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "stops"),
+    [
+        (None, True),
+        (TraceMeanField_ELBO(), True),
+        (KLWeightedELBO(warmup_epochs=3.0), True),
+        (KLWeightedELBO(kl_weight=4.0), False),
+        (KLWeightedELBO(free_bits=0.1), False),
+        (ImportanceWeightedELBO(), False),
+        (RenyiELBO(alpha=0.5), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_what_maximises_the_elbo_stops_by_the_elbo(objective, stops):
+    training = Training(make_vae(), data().round(), validation=data(60).round(), objective=objective, epochs=50)
+    assert training.patience == (20 if stops else 0)
+    assert Training(make_vae(), data().round(), objective=objective, epochs=50).patience == 0
+
+
+def test_a_classifier_is_not_stopped_by_the_elbo():
+    y = torch.arange(100) % 2
+    given = {"y": y, "validation": data(60).round(), "epochs": 50}
+    for weight, patience in ((1.0, 0), (0.0, 20)):
+        vae = pyro_vae.build((1, 4, 4), latent_dim=2, num_classes=2)
+        assert Training(vae, data().round(), classifier_weight=weight, **given).patience == patience
 
 
 def test_cosine_goes_from_lr_to_zero():

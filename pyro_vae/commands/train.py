@@ -194,6 +194,10 @@ def main(argv: list[str] | None = None) -> None:
         if is_first():
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
             summary = keeping.finish(run, vae, dataset, training, facts)
+            if training.best_epoch:
+                print(
+                    f"weights     of epoch {training.best_epoch}, where the validation ELBO was highest{_why(training)}"
+                )
             if training.not_compiled:
                 print(f"compiled    no, since {training.not_compiled}")
             _conclude(run, vae, dataset, summary)
@@ -225,6 +229,13 @@ def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row],
             raise SystemExit(1) from error
         kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
         raise type(error)(f"{error}; {kept}") from error
+
+
+def _why(training: Training) -> str:
+    """Say why the training ended, where it was not after the last epoch."""
+    if training.epoch == training.epochs:
+        return ""
+    return f"; stopped after epoch {training.epoch}, {training.patience} epochs without a rise (see --patience)"
 
 
 def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:
@@ -263,6 +274,8 @@ def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> No
     if summary.get("test_accuracy_of_encoder") is not None:
         accuracy = 100 * summary["test_accuracy_of_encoder"]
         print(f"labels      q(y|x) is right in {accuracy:.1f} % of the test examples; pyro-vae classify gives P(Y|X)")
+    for warning in summary["warnings"]:
+        print(f"warning     {warning}")
     print(f"run folder  {run}  (samples.png, reconstructions.png, curves.png, summary.json, …)")
 
 

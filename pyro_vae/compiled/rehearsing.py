@@ -66,6 +66,7 @@ def noise(device: torch.device) -> list[Tensor]:
 
 
 def set_noise(device: torch.device, states: list[Tensor]) -> None:
+    """Put the generators back into the state that ``noise`` returned."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

@@ -2,6 +2,7 @@
 
 from pyro_vae.inference.augment import augment
 from pyro_vae.inference.classify import Classes, ClassScores, classify, score_classes
+from pyro_vae.inference.diagnose import diagnose
 from pyro_vae.inference.generate import Decoded, decode, reconstruct, sample, tempered
 from pyro_vae.inference.gibbs import gibbs
 from pyro_vae.inference.impute import Imputation, MissingLogProb, impute, log_prob_missing
@@ -22,6 +23,7 @@ __all__ = [
     "classify",
     "conformal_p_value",
     "decode",
+    "diagnose",
     "encode",
     "gibbs",
     "impute",

@@ -68,6 +68,12 @@ class Columns(Likelihood):
                 r[:, : part.params_per_element] = initial
         return raw
 
+    def at_smallest_scale(self, raw: Tensor) -> Tensor:
+        """Let each likelihood look at the scales of its own columns, (..., D)."""
+        groups = zip(self._parts, raw.split(self.widths, -2), strict=True)
+        found = [(r, part.at_smallest_scale(r[..., : part.params_per_element])) for part, r in groups]
+        return torch.cat([r.new_zeros(r.shape[:-1]).bool() if at is None else at for r, at in found], -1)
+
     def fill(self, x: Tensor) -> Tensor:
         """Let each likelihood fill the blanks (NaN) of its own columns of ``x``, (..., D)."""
         columns = zip(self._parts, x.split(self.widths, -1), strict=True)

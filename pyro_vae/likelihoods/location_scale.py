@@ -64,6 +64,12 @@ class LocationScale(Likelihood):
             return raw.new_full((), self.fixed_scale)
         return self.min_scale + bounded_exp(raw[..., 1] if self.log_scale is None else self.log_scale)
 
+    def at_smallest_scale(self, raw: Tensor) -> Tensor | None:
+        """Return where a learned or predicted scale is ``min_scale``, to a few percent, (..., D)."""
+        if self.fixed_scale is not None:
+            return None
+        return (self._scale(raw) < 1.05 * self.min_scale).expand(raw.shape[:-1])
+
     def initialize(self, x: Tensor) -> None:
         """Start a learned scale at the standard deviation of the data ``x``, (N, D), around their means."""
         if self.log_scale is not None:

@@ -14,6 +14,7 @@ from pyro_vae import plotting
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
+from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
@@ -86,6 +87,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     accuracy = _accuracy(vae, test, labels)
     elbo = (reconstruction - kl).double()
     seconds = sum(row["seconds"] for row in training.history)
+    found = diagnose(vae, train_data, test_data, columns=dataset.columns, seed=training.options.seed)
     summary = {
         "epochs": training.epoch,
         "seed": training.options.seed,
@@ -105,6 +107,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
         "precision": training.precision,
         "processes": training.processes.size,
         "versions": versions(),
+        "warnings": found,
     }
     if isinstance(vae, ConditionalVAE):
         known = 0 if training.data.y is None else int((training.data.y != UNKNOWN).sum())

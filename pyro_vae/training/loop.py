@@ -28,7 +28,7 @@ from pyro_vae.machine.devices import (
 from pyro_vae.machine.distributed import Processes
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.training.examples import Draw, examples
-from pyro_vae.training.loss import Classifier, Loss, compiled, objective_for
+from pyro_vae.training.loss import Classifier, Loss, aims_at_elbo, compiled, objective_for
 from pyro_vae.training.optim import FusedOptim
 from pyro_vae.training.options import Options
 from pyro_vae.training.state import restore, state_of
@@ -95,7 +95,7 @@ class Training:
         **options: Any,
     ):
         self.options = Options(**options).for_data(len(x))
-        if self.options.patience is not None and (validation is None or len(validation) == 0):
+        if self.options.patience and (validation is None or len(validation) == 0):
             raise ValueError(f"patience={self.options.patience} needs validation data to stop by, but none came")
         self.device = resolve_device(self.options.device)
         self.precision = precision_on(self.device, self.options.precision)
@@ -132,6 +132,15 @@ class Training:
             self.vae.initialize(x)
 
     @property
+    def patience(self) -> int:
+        """For how many epochs the validation ELBO may fail to rise; 0 for ever."""
+        if self.options.patience is not None:
+            return self.options.patience
+        # A classifier, a tighter bound or another weight of the KL may get better while the ELBO falls.
+        elbo_alone = aims_at_elbo(self.objective) and self.loss.classifier is None
+        return max(20, self.epochs // 5) if elbo_alone and len(self.data.validation) else 0
+
+    @property
     def epochs(self) -> int:
         """How many epochs there will be at most."""
         assert self.options.epochs is not None
@@ -161,8 +170,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether the last epoch was reached, or the validation ELBO has not risen for long enough."""
-        patience = self.options.patience
-        return self.epoch >= self.epochs or (patience is not None and self.epoch - self.best_epoch >= patience)
+        return self.epoch >= self.epochs or 0 < self.patience <= self.epoch - self.best_epoch
 
     @property
     def evaluated(self) -> Any:
@@ -210,7 +218,7 @@ class Training:
             "examples_per_second": len(self.data) / seconds,
         }
         self.history.append(row)
-        if self.options.patience is not None and row["elbo"] > self.best_elbo:
+        if self.patience and row["elbo"] > self.best_elbo:
             self.best_epoch, self.best_elbo = self.epoch, row["elbo"]
             self.best = copy.deepcopy(self.evaluated.state_dict())
         return row

@@ -11,7 +11,7 @@ from pyro_vae.compiled import CompiledELBO
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.distributed import Processes
-from pyro_vae.objectives import check_closed_forms
+from pyro_vae.objectives import KLWeightedELBO, check_closed_forms
 from pyro_vae.objectives.summed_out import SummedOutELBO
 from pyro_vae.training.examples import Examples
 from pyro_vae.vae import VAE
@@ -133,6 +133,13 @@ def objective_for(vae: VAE, data: Examples, objective: ELBO | None) -> ELBO:
         objective = SummedOutELBO(vae.class_logits, num_particles=objective.num_particles)
     check_closed_forms(objective, vae.model, vae.guide, data.x if data.y is None else (data.x, data.y))
     return objective
+
+
+def aims_at_elbo(objective: ELBO) -> bool:
+    """Whether the ELBO is maximised in the end, rather than a tighter bound or one of other weights."""
+    if isinstance(objective, KLWeightedELBO):
+        return objective.kl_weight == 1 and not objective.free_bits
+    return isinstance(objective, Trace_ELBO)
 
 
 def compiled(objective: ELBO, how: str) -> Any:

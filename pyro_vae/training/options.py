@@ -18,8 +18,9 @@ class Options:
         clip_norm: Bound on the norm of the gradient for one datum (nats). Default: none.
         ema_decay: Average the weights over the steps, each step's share decaying at this rate
             (such as 0.999). The trained model then has the averaged weights. Default: no average.
-        patience: Stop when the validation ELBO has not risen for so many epochs, and keep the
-            weights of the best epoch. Default: train to the end and keep the last weights.
+        patience: Stop when the validation ELBO has not risen for so many epochs, and keep the weights of the best
+            epoch; 0 trains to the end and keeps the last weights. Default: a fifth of the epochs, at least 20, where
+            there are validation data and nothing but the ELBO is maximised; otherwise 0.
         seed: Of the order of the data and of all noise.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one, in several processes one for each.
         precision: Of the factors of matrix products in training: "float32", or "bfloat16", which is faster where the
@@ -63,7 +64,7 @@ class Options:
         require("lr_schedule", self.lr_schedule in ("constant", "cosine"), '"constant" or "cosine"')
         require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number")
         require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number between 0 and 1")
-        require("patience", self.patience is None or self.patience >= 1, "at least 1")
+        require("patience", self.patience is None or self.patience >= 0, "at least 0")
         require("precision", self.precision in ("float32", "bfloat16"), '"float32" or "bfloat16"')
         require("compile", self.compile in ("auto", "on", "off"), '"auto", "on" or "off"')
         require("classifier_weight", 0 <= self.classifier_weight < math.inf, "a number of at least 0")

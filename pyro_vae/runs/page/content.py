@@ -51,6 +51,7 @@ def introduction(vae: VAE, summary: dict[str, Any], dataset: Data) -> dict[str, 
         "kl": number(summary.get("test_kl")),
         "train_elbo": number(summary.get("train_elbo")),
         "protocol": str(summary.get("protocol"))[:300],
+        "warnings": [str(line)[:500] for line in _list(summary.get("warnings"))[:10]],
         "seconds": number(summary.get("seconds"), 0),
         "device": str(summary.get("device"))[:50],
     }
@@ -192,6 +193,10 @@ def evaluation(run: Path) -> dict[str, Any] | None:
                 classes=lambda doubtful: "doubtful" if doubtful else "",
             )
     return facts
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _object(value: Any) -> dict[str, Any]:
