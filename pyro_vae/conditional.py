@@ -200,6 +200,7 @@ class ConditionalVAE(VAE):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None, *, mean: bool = True) -> Tensor:
         """Return data like ``x``, (B, D), as a VAE does, with the likeliest label of q(y|x) if none is given."""
+        x = self.rows(x)
         y = self.class_logits(x).argmax(-1) if y is None else y
         q = self.encoder(self._for("encoder", x, y))
         return self._decode(self._for("decoder", location(q) if mean else q.sample(), y), mean)

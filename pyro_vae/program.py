@@ -18,6 +18,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vae.compiled import record
+from pyro_vae.data.arrays import as_tensor
 
 Program = Callable[..., Any]
 Data = Tensor | tuple[Tensor, ...]
@@ -42,13 +43,30 @@ def take(x: Data, rows: slice | Tensor) -> Data:
     return tuple(a[rows] for a in x) if isinstance(x, tuple) else x[rows]
 
 
-def as_program(model: Any, guide: Any, x: Data | None) -> tuple[Program, Program, Data]:
+def as_data(program: Program, x: Any, name: str = "x") -> Data:
+    """Return data as a program takes them: what is no tensor becomes one, and a VAE's data rows of its own kind.
+
+    Args:
+        program: A Pyro program, or a VAE's model or guide.
+        x: A tensor, an array or a data frame with a row for each datum, or a tuple of them, such as with labels.
+        name: The argument's, for messages.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    first, *others = x if isinstance(x, tuple) else (x,)
+    rows = getattr(getattr(program, "__self__", program), "rows", None)
+    first = as_tensor(name, first) if rows is None else rows(first, name)
+    return (first, *(as_tensor(name, a) for a in others)) if isinstance(x, tuple) else first
+
+
+def as_program(model: Any, guide: Any, x: Any) -> tuple[Program, Program, Data]:
     """Read both (model, guide, x) and (vae, x), where ``vae`` has a model and a guide."""
     if x is not None:
-        return model, guide, x
+        return model, guide, as_data(model, x)
     if not hasattr(model, "model") or not hasattr(model, "guide"):
         raise ValueError(f"expected (model, guide, x) or (vae, x), but {type(model).__name__} has no model and guide")
-    return model.model, model.guide, guide
+    return model.model, model.guide, as_data(model, guide)
 
 
 def as_model(model: Any) -> Program:

@@ -1,6 +1,7 @@
 """The variational auto-encoder as a Pyro program: a model and its guide."""
 
 import itertools
+import math
 from typing import Any
 
 import pyro
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.base import Config, Encoder, Likelihood, Prior
+from pyro_vae.data.arrays import Array, to_rows
 from pyro_vae.distributions.location import location
 from pyro_vae.networks import Standardize
 
@@ -112,6 +114,25 @@ class VAE(nn.Module):
         self.initialized = True
         return super().load_state_dict(*args, **kwargs)
 
+    def rows(self, x: Array, name: str = "x") -> Tensor:
+        """Return data, such as an array of images, as rows (N, D) of the VAE's own dtype and on its device.
+
+        Args:
+            x: A tensor, an array or a data frame of numbers, (N, D), (N, H, W) or (N, C, H, W).
+            name: The argument's, for messages.
+
+        Raises:
+            ValueError: If it is something else, or its rows are of another width than the VAE's data.
+        """
+        own = next(self.parameters())
+        rows = to_rows(name, x).to(own.device, own.dtype)
+        width = math.prod(self.config.x_shape) if self.config.x_shape else rows.shape[1]
+        if rows.shape[1] != width:
+            shape = "x".join(str(size) for size in self.config.x_shape)
+            came = tuple(getattr(x, "shape", rows.shape))
+            raise ValueError(f"{name}: expected rows of {width} numbers each ({shape}), got shape {came}")
+        return rows
+
     def check(self, x: Tensor) -> None:
         """Refuse data, (N, D), that the likelihood does not accept; blanks (NaN) only where ``missing`` is set.
 
@@ -128,7 +149,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, mean: bool = True) -> Tensor:
         """Return data like ``x``, (B, D): the means E[x|z] at z = E_q[z], or draws of x at a draw of z ~ q(z|x)."""
-        q = self.encoder(x)
+        q = self.encoder(self.rows(x))
         return self._decode(location(q) if mean else q.sample(), mean)
 
     def _decode(self, z: Tensor, mean: bool) -> Tensor:

@@ -211,7 +211,7 @@ def test_seeds_blocks_and_the_global_state(method, monkeypatch):
     [
         (lambda vae, x: impute(vae, x * torch.inf), "not finite"),
         (lambda vae, x: impute(lambda x: None, lambda x: None, x), "attribute missing = True"),
-        (lambda vae, x: impute(vae, x[0]), r"one tensor .* \(N, D\)"),
+        (lambda vae, x: impute(vae, x[0]), r"a row for each datum, \(N, D\)"),
         (lambda vae, x: impute(vae, x, num_completions=0), "num_completions"),
         (lambda vae, x: gibbs(vae, x, num_steps=1), "num_steps must be at least 2"),
         (lambda vae, x: gibbs(vae, x, num_steps=2, num_completions=9), "at most the 8 steps"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import pixels as _pixels
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
@@ -22,8 +23,8 @@ SPLIT_SEED = 20190103
 _READERS = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
+@dataclass(frozen=True, eq=False, repr=False)
+class Data(ShowsShapes):
     """A data set, split into three.
 
     Attributes:

@@ -1,5 +1,6 @@
 """Data that a user has in memory already."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,56 @@ from torch import Tensor
 Array = Any  # a tensor, an array, or a data frame
 
 
+class ShowsShapes:
+    """A dataclass of tensors that shows their shapes rather than their values."""
+
+    def __repr__(self) -> str:
+        shown = (f"{field.name}={_shape(getattr(self, field.name))}" for field in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shape(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
+def as_tensor(name: str, data: Array) -> Tensor:
+    """Return a tensor as it is, and an array or a data frame as a tensor; floating ones in torch's default dtype.
+
+    Args:
+        name: The argument's name, for messages.
+        data: Numbers.
+
+    Raises:
+        ValueError: For anything else, in one sentence.
+
+    Example:
+        >>> as_tensor("y", [0, 1]), as_tensor("x", np.zeros(2))
+        (tensor([0, 1]), tensor([0., 0.]))
+    """
+    if isinstance(data, Tensor):
+        return data
+    try:
+        array = np.asarray(data)
+        if array.dtype == object:  # a data frame of several dtypes, or no numbers
+            array = array.astype(np.float64)
+        x = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: expected numbers, as a tensor, an array or a data frame, got {type(data).__name__} ({error})"
+        ) from None
+    return x.to(torch.get_default_dtype()) if x.is_floating_point() else x
+
+
 def to_rows(name: str, data: Array) -> Tensor:
     """Return a tensor, an array or a data frame as a tensor with a row for each datum, (N, D).
 
     Args:
         name: The argument's name, for messages.
-        data: (N, D), (N, H, W) or (N, 1, H, W), numbers; a tensor keeps its dtype if it is a floating one.
+        data: (N, D), (N, H, W) or (N, C, H, W), numbers; a tensor keeps its dtype if it is a floating one.
 
     Raises:
         ValueError: For anything else, in one sentence.
@@ -23,12 +68,9 @@ def to_rows(name: str, data: Array) -> Tensor:
         >>> to_rows("data", np.zeros((5, 4, 4), np.uint8)).shape
         torch.Size([5, 16])
     """
-    try:
-        x = data if isinstance(data, Tensor) else torch.as_tensor(np.asarray(data, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: expected numbers, as a tensor, an array or a data frame, got {type(data).__name__} ({error})"
-        ) from None
+    x = as_tensor(name, data)
     if x.dim() < 2:
         raise ValueError(f"{name}: expected a row for each datum, (N, D) or (N, H, W), got shape {tuple(x.shape)}")
-    return (x if x.is_floating_point() else x.float()).flatten(1)
+    if x.is_complex():
+        raise ValueError(f"{name}: expected real numbers, got {x.dtype}")
+    return (x if x.is_floating_point() else x.to(torch.get_default_dtype())).flatten(1)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arrays import ShowsShapes
+
 # The values of a data set, as float32, may take this part of the machine's memory:
 # reading holds up to three copies for a moment.
 MEMORY_FRACTION = 0.25
@@ -15,8 +17,8 @@ MEMORY_FRACTION = 0.25
 FILL_BLANKS = "fill them with pyro-vae impute, train on what is there with --missing, or remove the rows with blanks"
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+@dataclass(frozen=True, eq=False, repr=False)
+class Source(ShowsShapes):
     """Data as they came: uint8 or float32 values, (N, D), and what is known about them."""
 
     x: Tensor

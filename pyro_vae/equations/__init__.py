@@ -53,6 +53,7 @@ def check(vae: VAE, x: Tensor, *, num_draws: int = 1000, num_gradients: int = 20
         >>> {row.verdict for row in check(vae, x, num_gradients=20)} - {"not applicable", "measured"}
         {'pass'}
     """
+    x = vae.rows(x)
     vae.check(x)
     with _own_state():
         vae, x = copy.deepcopy(vae).double(), x.double()

@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence.checks import check_count, check_data, check_program
 from pyro_vae.evidence.hmc import StepSizes, transition
 from pyro_vae.evidence.importance import default_chunk_size
@@ -84,7 +85,7 @@ def ais(
     """
     model = as_model(model)
     check_count(num_temperatures=num_temperatures, num_chains=num_chains, num_leapfrog=num_leapfrog)
-    check_data(model, x)
+    x = check_data(model, x)
     start = prior(model) if guide is None else guide
     parts = []
     with quiet(model, x, seed, start) as seeds:
@@ -100,8 +101,8 @@ def ais(
     return concatenate(parts)
 
 
-@dataclass(frozen=True)
-class Bidirectional:
+@dataclass(frozen=True, repr=False)
+class Bidirectional(ShowsShapes):
     """Bounds on log P(x) from both sides, for data simulated from the model.
 
     Attributes:
@@ -169,7 +170,7 @@ def bidirectional(
     """
     model = as_model(model)
     check_count(num_temperatures=num_temperatures, num_chains=num_chains, num_leapfrog=num_leapfrog)
-    check_data(model, x)
+    x = arguments(check_data(model, x))[0]
     lower, upper, simulated = [], [], []
     with quiet(model, x, seed) as seeds:
         reseed(seeds)

@@ -5,10 +5,21 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor
 
 from pyro_vae.base import Likelihood, suitable_likelihoods
-from pyro_vae.program import SAMPLES, Data, Program, Values, arguments, num_data, quiet, sample_sites, take, trace
+from pyro_vae.program import (
+    SAMPLES,
+    Data,
+    Program,
+    Values,
+    arguments,
+    as_data,
+    num_data,
+    quiet,
+    sample_sites,
+    take,
+    trace,
+)
 
 
 def check_program(model: Program, guide: Program, x: Data) -> list[str]:
@@ -73,29 +84,33 @@ def takes_blanks(program: Program) -> bool:
     return bool(getattr(getattr(program, "__self__", program), "missing", False))
 
 
-def check_data(model: Program, x: Data) -> None:
-    """Refuse data on which log P(X) has no meaning: not finite, of another width, or of a likelihood that is a loss.
+def check_data(model: Program, x: Any, name: str = "x") -> Data:
+    """Return data as a program takes them, and refuse those on which log P(X) has no meaning.
+
+    That is where they are not finite or of another width, or where the likelihood is a loss and no density.
 
     Raises:
         ValueError: Naming the argument, what was expected, what came, and the way out.
     """
+    x = as_data(model, x, name)
     for a in arguments(x):
-        if not isinstance(a, Tensor) or a.dim() == 0 or len(a) == 0:
-            came = f"shape {tuple(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
-            raise ValueError(f"x must be a tensor with a row for each datum, (N, ...), and at least one; got {came}")
+        if a.dim() == 0 or len(a) == 0:
+            raise ValueError(f"{name} must have a row for each datum, (N, ...), and at least one; got {tuple(a.shape)}")
         if len(a) != num_data(x):
-            raise ValueError(f"the tensors of x must have equally many rows, but have {[len(a) for a in arguments(x)]}")
+            raise ValueError(
+                f"the tensors of {name} must have equally many rows, but have {[len(a) for a in arguments(x)]}"
+            )
         wrong = a.isinf() if takes_blanks(model) else ~a.isfinite()
         if wrong.any():
             row = int(wrong.reshape(len(a), -1).any(1).nonzero()[0])
             raise ValueError(
-                f"x has values that are not finite, the first in row {row}: log P(X) needs complete data; "
+                f"{name} has values that are not finite, the first in row {row}: log P(X) needs complete data; "
                 "fill missing values in first, by imputation (pyro-vae impute, or pyro_vae.inference.impute)"
             )
     vae = getattr(model, "__self__", None)
     likelihood = getattr(vae, "likelihood", None)
     if vae is None or not isinstance(likelihood, Likelihood):
-        return
+        return x
     if not likelihood.is_density:
         raise ValueError(
             f"{type(likelihood).__name__} on grey pixels is a loss and not a density, so log P(X) has no meaning: "
@@ -105,8 +120,9 @@ def check_data(model: Program, x: Data) -> None:
     with quiet(model, first, seed=0):
         width = model(size=1).shape[1:]
     if first.shape[1:] != width:
-        raise ValueError(f"x has rows of shape {tuple(first.shape[1:])}, but the model's data have {tuple(width)}")
+        raise ValueError(f"{name} has rows of shape {tuple(first.shape[1:])}, but the model's data have {tuple(width)}")
     likelihood.check(likelihood.fill(first) if takes_blanks(model) else first)
+    return x
 
 
 def check_support(model: Program, x: Data, values: Values) -> None:

@@ -97,7 +97,7 @@ def quadrature(
     """
     model = as_model(model)
     check_count(num_points=num_points, max_zooms=max_zooms)
-    check_data(model, x)
+    x = check_data(model, x)
     chunk_size = default_chunk_size(model, x) if chunk_size is None else chunk_size
     with quiet(model, x, seed=0) as seeds:
         reseed(seeds)

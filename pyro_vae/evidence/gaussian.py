@@ -235,7 +235,7 @@ def _fit_each(
     progress: Progress | None,
 ) -> GaussianProposal:
     """Run ``fit`` on blocks of data, from the guide's location and scale."""
-    check_data(model, x)
+    x = check_data(model, x)
     with quiet(model, x, seed, guide) as seeds:
         # Other noise than that of an estimate with the same seed: a proposal must not know the draws that weigh it.
         seeds.manual_seed(seeds.initial_seed() + _NOISE_OF_FITS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae.evidence.pareto import khat_of_tail, khat_threshold, tail_length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence:
     r"""Estimates of log P(X), one for each of N data, in nats.
 
@@ -34,6 +34,14 @@ class Evidence:
     elbo: Tensor
     num_samples: Tensor
     failed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def __repr__(self) -> str:
+        count, most = len(self.log_evidence), int(self.num_samples.max()) if len(self.num_samples) else 0
+        doubtful = int((~self.reliable).sum())
+        return (
+            f"Evidence(log P(x) {self.mean:.2f} ± {self.mean_se:.2f} nats per example, {count:,} data, "
+            f"{most:,} samples each, k-hat too high in {doubtful:,})"
+        )
 
     @property
     def gap(self) -> Tensor:

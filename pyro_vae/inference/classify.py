@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.evidence import khat_threshold, log_evidence
 from pyro_vae.evidence.checks import check_count
+from pyro_vae.program import arguments, as_data
 
 
-@dataclass(frozen=True)
-class Classes:
+@dataclass(frozen=True, repr=False)
+class Classes(ShowsShapes):
     r"""Estimates of log P(x, y) for each of N data and C classes, in nats, and what follows from them.
 
     Attributes:
@@ -96,6 +98,7 @@ def classify(
     if num_classes is None:
         raise ValueError("num_classes: expected the number of classes that the model has, got None")
     check_count(num_classes=num_classes, num_samples=num_samples)
+    x = arguments(as_data(model, x))[0]
     seed = int(torch.randint(2**62, ())) if seed is None else seed
     found = []
     for c in range(num_classes):

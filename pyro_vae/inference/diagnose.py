@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.base import Likelihood
 from pyro_vae.inference.score import auroc
 from pyro_vae.objectives import elbo_terms
-from pyro_vae.program import Data, arguments, take
+from pyro_vae.program import Data, arguments, as_data, take
 from pyro_vae.vae import VAE
 
 COLLAPSED = 0.05  # nats of KL for each datum
@@ -57,6 +57,7 @@ def diagnose(
         >>> diagnose(pyro_vae.build((1, 4, 4), latent_dim=2), x, x)
         []
     """
+    train, test = as_data(vae, train, "train"), as_data(vae, test, "test")
     if not (isinstance(train, tuple) and isinstance(test, tuple)):  # log P(X, Y) compares with nothing but itself
         train, test = arguments(train)[0], arguments(test)[0]
     train, test = take(train, slice(max_examples)), take(test, slice(max_examples))

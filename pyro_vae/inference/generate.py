@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 
+from pyro_vae.data.arrays import Array, ShowsShapes
 from pyro_vae.distributions.flows import NormalizingFlow
 from pyro_vae.distributions.location import location
 from pyro_vae.evidence.checks import check_count
@@ -18,8 +19,8 @@ from pyro_vae.vae import VAE
 CHUNK_ELEMENTS = 2**20  # of the decoder's output, or of the latents drawn at once
 
 
-@dataclass(frozen=True)
-class Decoded:
+@dataclass(frozen=True, repr=False)
+class Decoded(ShowsShapes):
     """Data that a VAE made.
 
     Attributes:
@@ -67,7 +68,7 @@ def sample(
     """
     check_count(num=num)
     if near is not None:
-        check_examples(vae, near.reshape(-1, near.shape[-1]), name="near")
+        near = check_examples(vae, near.reshape(-1, near.shape[-1]), name="near").reshape(near.shape)
     with quiet(vae.model, anchor(vae), seed) as seeds:
         p = tempered(vae.prior() if near is None else vae.encoder(near), temperature)
         z = draws(p, num, seeds)
@@ -97,7 +98,7 @@ def reconstruct(vae: VAE, x: Tensor, *, mean: bool = True, seed: int | None = No
         >>> reconstruct(pyro_vae.build((1, 8, 8), latent_dim=2), torch.zeros(3, 64)).x.shape
         torch.Size([3, 64])
     """
-    check_examples(vae, x)
+    x = check_examples(vae, x)
     with quiet(vae.model, x, seed) as seeds:
         z = torch.cat([location(q) if mean else q.sample() for q in posteriors(vae, x, seeds)])
         return Decoded(_decode(vae, z, mean, seeds), z)
@@ -168,17 +169,19 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be above 0, got {temperature:g}; 1 leaves the spread as it is")
 
 
-def check_examples(vae: VAE, x: Tensor, name: str = "x") -> None:
-    """Refuse data of another width than the model's, or that the likelihood does not accept.
+def check_examples(vae: VAE, x: Array, name: str = "x") -> Tensor:
+    """Return data as rows, (N, D), and refuse those of another width, or that the likelihood does not accept.
 
     Raises:
         ValueError: Naming what was expected and what came.
     """
     with quiet(vae.model, anchor(vae), seed=0):
         width = vae.sample(1).shape[1]
-    if x.dim() != 2 or len(x) == 0 or x.shape[1] != width:
+    x = vae.rows(x, name)
+    if len(x) == 0 or x.shape[1] != width:
         raise ValueError(f"{name}: expected rows of {width} numbers each, at least one, got shape {tuple(x.shape)}")
     vae.check(x)
+    return x
 
 
 def anchor(vae: VAE) -> Tensor:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence import Evidence, laplace, log_evidence, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler, default_chunk_size
 from pyro_vae.evidence.result import RunningWeights, concatenate
 from pyro_vae.inference.blanks import as_tensor_program, decode, fitted, with_blanks
-from pyro_vae.program import Program, Values, quiet, reseed
+from pyro_vae.program import Program, Values, arguments, quiet, reseed
 
 Progress = Callable[[int, int], None]
 
@@ -20,8 +21,8 @@ _BLOCK = 256  # data that proposals are fitted to at once
 _DRAWS = 500  # completions at least that the mean and the standard deviation are taken over
 
 
-@dataclass(frozen=True)
-class Imputation:
+@dataclass(frozen=True, repr=False)
+class Imputation(ShowsShapes):
     """N data, completed M times. Where they are observed, all completions and the mean are equal to x.
 
     Attributes:
@@ -160,8 +161,8 @@ def _summary(model: Program, x: Tensor, values: Values, num_completions: int) ->
     return completions, mean, sd
 
 
-@dataclass(frozen=True)
-class MissingLogProb:
+@dataclass(frozen=True, repr=False)
+class MissingLogProb(ShowsShapes):
     """log P(x_missing | x_observed) of N data, in nats.
 
     Attributes:
@@ -228,8 +229,8 @@ def log_prob_missing(
         model, guide, x = as_tensor_program(model, guide, None)
     check_count(num_samples=num_samples, num_starts=num_starts, steps=steps)
     check_data(model := with_blanks(model), x)
+    truth = arguments(check_data(model, truth, "truth"))[0]
     check_truth(x, truth)
-    check_data(model, truth)
     of_observed, of_all = [], []
     with quiet(model, x, seed, guide) as seeds:
         for rows, own_seed in _blocks(x, seeds):

@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference.generate import check_examples, num_components, posteriors
 from pyro_vae.program import quiet
@@ -17,8 +18,8 @@ from pyro_vae.vae import VAE
 ACTIVE = 0.01  # the threshold of Burda et al.
 
 
-@dataclass(frozen=True)
-class Latents:
+@dataclass(frozen=True, repr=False)
+class Latents(ShowsShapes):
     r"""The posteriors of some data.
 
     Attributes:
@@ -81,7 +82,7 @@ def encode(vae: VAE, x: Tensor, *, num_samples: int = 100, seed: int | None = No
         >>> latents.loc.shape, latents.kl.shape, latents.estimated
         (torch.Size([3, 2]), torch.Size([3]), ())
     """
-    check_examples(vae, x)
+    x = check_examples(vae, x)
     check_count(num_samples=num_samples)
     if num_samples < 2:
         raise ValueError("num_samples must be at least 2, since a scale may have to be estimated from them; got 1")

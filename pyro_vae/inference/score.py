@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence import Evidence, log_evidence
-from pyro_vae.program import Data, arguments, as_program, num_data
+from pyro_vae.program import Data, arguments, as_data, as_program, num_data
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(ShowsShapes):
     """How N data compare with n held-out ones.
 
     Attributes:
@@ -76,6 +77,7 @@ def score(
         tensor([0.9700, 0.0100], dtype=torch.float64)
     """
     model, guide, x = as_program(model, guide, x)
+    held_out = as_data(model, held_out, "held_out")
     pairs = list(zip(arguments(held_out), arguments(x), strict=True))
     for normal, given in pairs:
         if normal.shape[1:] != given.shape[1:]:

@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyro_vae.data.arrays import as_tensor
 from pyro_vae.distributions.location import location
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference.generate import Decoded, anchor, check_examples, decode, draws
@@ -62,8 +63,8 @@ def interpolate(
         raise ValueError(f"num must be at least 2, the two ends, got {num}")
     if start.shape != end.shape:
         raise ValueError(f"start and end must have one shape, got {tuple(start.shape)} and {tuple(end.shape)}")
-    ends = torch.stack([start, end])
-    check_examples(vae, ends.reshape(-1, ends.shape[-1]), name="start, end")
+    ends = torch.stack([as_tensor("start", start), as_tensor("end", end)])
+    ends = check_examples(vae, ends.reshape(-1, ends.shape[-1]), name="start, end").reshape(ends.shape)
     with quiet(vae.model, ends, seed) as seeds:
         reseed(seeds)
         a, b = location(vae.encoder(ends))
@@ -164,7 +165,7 @@ def traverse(
     if not 0 < span < float("inf"):
         raise ValueError(f"span must be above 0, got {span:g}")
     if near is not None:
-        check_examples(vae, near.unsqueeze(0), name="near")
+        near = check_examples(vae, near[None], name="near")[0]
     with quiet(vae.model, anchor(vae), seed) as seeds:
         p = vae.prior()
         size = p.event_shape.numel()

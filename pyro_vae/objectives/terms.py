@@ -6,7 +6,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.program import Data, log_prob, num_data, own_random_state, sample_sites, take, trace
+from pyro_vae.program import Data, as_data, log_prob, num_data, own_random_state, sample_sites, take, trace
 
 
 @torch.no_grad()
@@ -30,6 +30,7 @@ def elbo_terms(
     Reference:
         Kingma & Welling (2014), equation 3.
     """
+    x = as_data(model, x)
     terms = []
     with own_random_state(x), pyro.validation_enabled(False):
         torch.manual_seed(seed)

@@ -14,14 +14,15 @@ from torch import Tensor
 from pyro_vae import data
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.source import Source
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
 
 
-@dataclass(frozen=True)
-class Examples:
+@dataclass(frozen=True, repr=False)
+class Examples(ShowsShapes):
     """Data that a command works on.
 
     Attributes:

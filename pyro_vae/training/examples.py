@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.vae import VAE
@@ -14,8 +15,8 @@ from pyro_vae.vae import VAE
 Draw = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples(ShowsShapes):
     """What a VAE is trained on.
 
     Attributes:
@@ -73,11 +74,13 @@ def examples(
     Raises:
         ValueError: For data that the likelihood refuses, and labels that don't fit.
     """
+    x = vae.rows(x)
     with own_seed(seed, device=device):
         vae.check(x if draw is None else draw(x[:1000]))
     if validation is None:
         validation = x[:0]
     else:
+        validation = vae.rows(validation, "validation")
         vae.check(validation)
     return Examples(
         x.to(device),

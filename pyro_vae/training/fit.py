@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
-import torch
 from pyro.infer import ELBO
 
 from pyro_vae.data import Data
-from pyro_vae.data.arrays import Array, to_rows
+from pyro_vae.data.arrays import Array, as_tensor, to_rows
 from pyro_vae.training.examples import Draw
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
@@ -68,6 +67,7 @@ def fit(
         ValueError: For options, data and labels that make no sense together.
 
     Example:
+        >>> import torch
         >>> from pyro_vae import build
         >>> history = fit(build((1, 4, 4)), torch.rand(200, 16).round(), epochs=2)
         >>> len(history)
@@ -86,10 +86,10 @@ def fit(
     training = Training(
         vae,
         x,
-        y=None if y is None else torch.as_tensor(y),
+        y=None if y is None else as_tensor("y", y),
         draw=draw,
         validation=None if validation is None else to_rows("validation", validation),
-        validation_y=None if validation_y is None else torch.as_tensor(validation_y),
+        validation_y=None if validation_y is None else as_tensor("validation_y", validation_y),
         objective=objective,
         **options,
     )

@@ -16,6 +16,17 @@ from pyro_vae.objectives.summed_out import SummedOutELBO
 from pyro_vae.training.examples import Examples
 from pyro_vae.vae import VAE
 
+# Of Pyro's objectives, those that can't train a VAE, and why.
+_UNSUITABLE = {
+    **dict.fromkeys(
+        ("JitTrace_ELBO", "JitTraceGraph_ELBO", "JitTraceEnum_ELBO"),
+        "is traced by torch, which fails here; take the one without Jit, which compile=... compiles",
+    ),
+    "ReweightedWakeSleep": "returns two losses, with gradients of their own; take ImportanceWeightedELBO",
+    "TraceTailAdaptive_ELBO": "has no finite loss, and no gradient of the model; take Trace_ELBO",
+    "Trace_MMD": "compares whole samples of data rather than each datum; take Trace_ELBO",
+}
+
 
 class Loss:
     r"""The loss of a batch, a sum over its data, with its gradient clipped.
@@ -123,6 +134,7 @@ def objective_for(vae: VAE, data: Examples, objective: ELBO | None) -> ELBO:
         ValueError: For one that can't do what it is asked for with this VAE.
     """
     objective = Trace_ELBO(max_plate_nesting=1) if objective is None else objective
+    _check_trainable(objective)
     if objective.num_particles < 1:
         raise ValueError(f"num_particles: expected at least 1, got {objective.num_particles}")
     # What the prior alone looks at, it sums out by itself.
@@ -133,6 +145,20 @@ def objective_for(vae: VAE, data: Examples, objective: ELBO | None) -> ELBO:
         objective = SummedOutELBO(vae.class_logits, num_particles=objective.num_particles)
     check_closed_forms(objective, vae.model, vae.guide, data.x if data.y is None else (data.x, data.y))
     return objective
+
+
+def _check_trainable(objective: Any) -> None:
+    """Refuse what is no objective, and those of Pyro that can't train a VAE by steps on batches.
+
+    Raises:
+        ValueError: Naming it, and what to take.
+    """
+    name = type(objective).__name__
+    if not isinstance(objective, ELBO):
+        came = f"the class {objective.__name__}; call it" if isinstance(objective, type) else name
+        raise ValueError(f"objective: expected one of Pyro's ELBO objects, or of ours, got {came}")
+    if reason := _UNSUITABLE.get(name):
+        raise ValueError(f"objective: {name} {reason}")
 
 
 def aims_at_elbo(objective: ELBO) -> bool:
