@@ -13,7 +13,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 def visible(project: Path) -> set[Path]:
     """Return the files of the project's first level, and all of the examples."""
-    return {path for path in project.glob("[!.]*")} | set((project / "examples").rglob("*"))
+    return set(project.glob("[!.]*")) | set((project / "examples").rglob("*"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
