@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
-from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.machine.files import write_file
+from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 

@@ -24,6 +24,7 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
+from pyro_vae.machine.files import named, subfolder
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
 from pyro_vae.training.loop import Row, Training
@@ -175,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
         with as_one():
             config = parse(argv)
             name = Path(config.data).stem
-            run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+            run = named(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
             if config.resume is None:
                 folder.check_new(run, config.overwrite)
             log = _logger(config.log if is_first() else None, run)
@@ -292,11 +293,12 @@ def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError('log: tensorboard isn\'t installed; install "pyro-vae[tensorboard]"') from error
+    path = subfolder(run, "tensorboard")
     writer = None
 
     def log(row: Row) -> None:
         nonlocal writer
-        writer = writer or SummaryWriter(os.fspath(run / "tensorboard"))
+        writer = writer or SummaryWriter(os.fspath(path))
         for key, value in row.items():
             if key != "epoch":
                 writer.add_scalar(key, value, int(row["epoch"]))

@@ -11,7 +11,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
-from pyro_vae.runs.files import write_file
+from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
         >>> torch.equal(vae.decoder[0].weight, again.decoder[0].weight)
         True
     """
-    path = Path(path)
+    path = named(path)
     config = vae.config.as_arguments() if vae.config.parts else None
     _write(path / MODEL if path.is_dir() else path, vae.state_dict(), config)
 
@@ -82,9 +82,18 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     return vae.eval()
 
 
+def checkpoint_folder(run: Path) -> Path:
+    """Return the folder of the run's checkpoint, to write into.
+
+    Raises:
+        ValueError: When it is a link.
+    """
+    return subfolder(run, Path(STATE).parent.name)
+
+
 def save_training(training: "Training", run: Path) -> None:
     """Write all that resuming needs into the run folder."""
-    (run / STATE).parent.mkdir(exist_ok=True)
+    checkpoint_folder(run).mkdir(exist_ok=True)
     _write(run / STATE, *training.state_dict())
 
 

@@ -15,11 +15,12 @@ from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.machine.devices import own_seed
+from pyro_vae.machine.files import write_file
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
-from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.runs.checkpoint import MODEL, STATE, checkpoint_folder, save, save_training
+from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
 from pyro_vae.training.loop import Training
 from pyro_vae.vae import VAE
@@ -28,6 +29,7 @@ from pyro_vae.vae import VAE
 def create(run: Path, config: str) -> None:
     """Make the run folder, with the configuration in it and nothing of an earlier run."""
     run.mkdir(parents=True, exist_ok=True)
+    checkpoint_folder(run)  # before it is too late
     for name in (STATE, METRICS):
         (run / name).unlink(missing_ok=True)
     reopen(run, config)
@@ -35,6 +37,7 @@ def create(run: Path, config: str) -> None:
 
 def reopen(run: Path, config: str) -> None:
     """Go on with a run: what an earlier end of it left behind no longer holds."""
+    checkpoint_folder(run)
     for path in (*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *run.glob("evaluation*.*")):
         path.unlink(missing_ok=True)
     write_file(run / CONFIG, config)
