@@ -4,6 +4,7 @@ import datetime
 import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -185,13 +186,15 @@ def main(argv: list[str] | None = None) -> None:
             if resumed:
                 _load(training, run)
         run = from_first(run)
+        replaces = config.overwrite and (run / folder.CONFIG).exists()
+        checkpoints = keeping.Checkpoints(run, training, _as_yaml(config, dataset), replaces=replaces)
         if is_first():
-            (keeping.reopen if resumed else keeping.create)(run, _as_yaml(config, dataset))
+            checkpoints.begin()
             _introduce(dataset, vae, config, training)
         try:
-            _train(training, run, vae.likelihood.is_density, log)
+            _train(training, checkpoints, vae.likelihood.is_density, log)
         except ProcessLost as error:
-            fail(f"{error}; go on with: python -m pyro_vae.train --resume {run}", status=1)
+            fail(f"{error}; {_way_on(checkpoints)}", status=1)
         if is_first():
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
             summary = keeping.finish(run, vae, dataset, training, facts)
@@ -207,9 +210,8 @@ def _load(training: Training, run: Path) -> None:
         raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
 
 
-def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row], None]) -> None:
+def _train(training: Training, checkpoints: keeping.Checkpoints, is_density: bool, log: Callable[[Row], None]) -> None:
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
-    checkpoints = keeping.Checkpoints(run, training)
     try:
         with TrainingProgress(training.epochs, training.epoch, is_density, show=True) as progress:
             for row in training.run(progress.step):
@@ -219,13 +221,21 @@ def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row],
                     checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
         # What the training holds now may be half an epoch, which is no state to resume from.
-        print(f"stopped; go on from epoch {checkpoints.epoch + 1} with: python -m pyro_vae.train --resume {run}")
+        print(f"stopped; {_way_on(checkpoints, f'from epoch {checkpoints.epoch + 1} ')}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
         if not is_first():  # all processes meet it in the same step
             raise SystemExit(1) from error
-        kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
+        state = checkpoints.run / STATE
+        kept = f"the last good checkpoint is in {state}" if checkpoints.epoch else "no checkpoint was made"
         raise type(error)(f"{error}; {kept}") from error
+
+
+def _way_on(checkpoints: keeping.Checkpoints, where: str = "") -> str:
+    """Say how to go on with a training that has ended early."""
+    if is_first() and checkpoints.replaces:
+        return f"the run in {checkpoints.run} is as it was"
+    return f"go on {where}with: python -m pyro_vae.train --resume {shlex.quote(str(checkpoints.run))}"
 
 
 def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:

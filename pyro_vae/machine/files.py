@@ -58,7 +58,8 @@ def write_files(files: Mapping[Path, bytes | str], outdated: Iterable[Path] = ()
             except OSError as error:
                 raise OSError(error.errno, f"{error.strerror}; nothing was replaced", str(path)) from error
         for path in outdated:
-            path.unlink(missing_ok=True)
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
         for path, temporary in temporaries.items():
             temporary.replace(path)
     finally:
