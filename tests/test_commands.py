@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,21 +96,20 @@ def test_where_a_summary_is_it_belongs_to_the_other_files(
     out = run if name == "evaluate" else tmp_path / "out"
     call(name, run, *arguments, *([] if name == "evaluate" else ["--out", out]))
     assert json.loads((out / summary).read_text())["seed"] == 0
-    written = []
-    write_file = pyro_vae.commands.outputs.write_file
+    placed = []
 
-    def stop_at_the_summary(path, content):
+    def stop_at_the_summary(temporary, path, replace=Path.replace):
         assert not (out / summary).exists()
-        written.append(path.name)
+        placed.append(path.name)
         if path.name == summary:
-            raise OSError(28, "No space left on device", str(path))
-        write_file(path, content)
+            raise KeyboardInterrupt  # as if killed
+        replace(temporary, path)
 
-    monkeypatch.setattr(pyro_vae.commands.outputs, "write_file", stop_at_the_summary)
+    monkeypatch.setattr(Path, "replace", stop_at_the_summary)
     with pytest.raises(SystemExit) as stopped:
         call(name, run, *arguments, "--seed", 1, "--overwrite", *([] if name == "evaluate" else ["--out", out]))
-    assert stopped.value.code == 2
-    assert written == [table, summary]
+    assert stopped.value.code == 130
+    assert placed == [table, summary]
     assert not (out / summary).exists()
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pyro_vae import data
 from pyro_vae.data import known, pixels, source
+from pyro_vae.data.images import SUFFIXES
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, size=(40, 3, 5)).astype(np.uint8)
@@ -582,6 +583,24 @@ def test_code_in_a_file_is_never_run(tmp_path):
         refused(lambda path=path: data.load(path), path, "object")
     assert data.load(save_npz(tmp_path / "y.npz", x=TABLE, y=bomb)).labels is None
     assert not (tmp_path / "ran").exists()
+
+
+EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 3\n%%EndComments\n(ran) print\n%%EOF\n"
+
+
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    (tmp_path / "image.png").write_text(EPS)
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: started.append(1) or Image.new("L", (5, 3)))
+    refused(lambda: data.load(str(tmp_path)), "image.png", "cannot identify image file")
+    assert not started
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_format_that_is_named_is_read(tmp_path, suffix):
+    for number, image in enumerate(GREY):
+        Image.fromarray(image).save(tmp_path / f"{number:02}{suffix}")
+    assert data.read(str(tmp_path), pixels="raw").x.shape == (40, 15)
 
 
 def test_refused_folders(tmp_path, monkeypatch):

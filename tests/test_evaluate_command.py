@@ -15,7 +15,7 @@ from pyro_vae.commands.train import main as train
 from pyro_vae.data import load, read
 from pyro_vae.evidence import ais, defensive, laplace, log_evidence, quasi_random, refined, widened
 from pyro_vae.likelihoods.bits import bits_per_dimension
-from pyro_vae.runs.files import write_file
+from pyro_vae.machine.files import write_file
 from pyro_vae.runs.opening import run_data
 
 QUICK = ["--epochs", "3", "--hidden_dims", "[16]", "--latent_dim", "2"]

@@ -18,6 +18,7 @@ from pyro_vae.commands.outputs import column_names
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import Proposal
 from pyro_vae.machine.devices import resolve_device
+from pyro_vae.machine.files import named, subfolder
 from pyro_vae.program import Data, Program
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.opening import Examples, load_run, read_examples
@@ -148,10 +149,10 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
         ValueError: Naming the option that does not fit.
         FileExistsError: When there are earlier results, unless ``--overwrite`` is given.
     """
-    run, device = Path(args.run), resolve_device(args.device)
+    run, device = named(args.run), resolve_device(args.device)
     label = args.get("label")
     vae = load(run) if whole and label is None else load_run(run, label)
-    folder = run / name if args.out is None else Path(args.out)
+    folder = subfolder(run, name) if args.out is None else named(args.out)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--out: {folder} is a file; name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:

@@ -42,9 +42,9 @@ from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_we
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.machine.devices import bfloat16_products, precision_on, resolve_device
 from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
+from pyro_vae.machine.files import named, write_file
 from pyro_vae.program import Program
 from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.files import write_file
 from pyro_vae.runs.opening import Examples, load_run, size
 from pyro_vae.vae import VAE
 
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     with joined():
         with as_one():
             args = complete(parser().parse_args(argv), given=parser().parse_args(argv, defaults=False))
-            run, device = Path(args.run), resolve_device(args.device)
+            run, device = named(args.run), resolve_device(args.device)
             whole = load(run).to(device)
             over_classes = isinstance(whole, ConditionalVAE) and args.label is None
             if over_classes and args.name == "evaluation":

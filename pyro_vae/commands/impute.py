@@ -247,11 +247,9 @@ def write(
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
     files["diagnostics.csv"] = to_csv(_by_example(task, filled, scored))
-    if (results.folder / "completed.npz").exists():
-        # There may be more tables of an earlier call than this one leaves.
-        for earlier in (*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"):
-            earlier.unlink(missing_ok=True)
-    results.write(files)
+    # There may be more tables of an earlier call than this one leaves.
+    tables_before = [*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"]
+    results.write(files, tables_before if (results.folder / "completed.npz").exists() else [])
 
 
 def _by_example(task: Task, filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:

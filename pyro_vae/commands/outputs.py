@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
-from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.machine.files import write_files
+from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 
@@ -33,20 +34,24 @@ class Results:
         self.folder, self.name, self.what = folder, name, what
         self.names: list[str] = []  # of what was written
 
-    def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]]) -> "Results":
+    def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]], outdated: Iterable[Path] = ()) -> "Results":
         """Write the data, from the content of each file by its name; a mapping is a summary, to be written as JSON.
 
-        What an earlier call left under the same name goes first, and a summary comes last: where it is, it belongs to
-        the others.
+        They take the place of what an earlier call left under the same name, and of what else is ``outdated``, once all
+        are safe on the disk. A summary goes first and comes last: where it is, it belongs to the others.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for earlier in (f"{self.name}.{kind}" for kind in KINDS):
-            if earlier not in files or isinstance(files[earlier], Mapping):
-                (self.folder / earlier).unlink(missing_ok=True)
-        for name, content in sorted(files.items(), key=lambda item: isinstance(item[1], Mapping)):
-            content = json.dumps(content, indent=2) + "\n" if isinstance(content, Mapping) else content
-            write_file(self.folder / name, content)
-            self.names.append(name)
+        data: dict[str, bytes | str] = {}
+        summaries: dict[str, bytes | str] = {}
+        for name, content in files.items():
+            if isinstance(content, Mapping):
+                summaries[name] = json.dumps(content, indent=2) + "\n"
+            else:
+                data[name] = content
+        earlier = [f"{self.name}.{kind}" for kind in KINDS if f"{self.name}.{kind}" not in data]
+        new = {self.folder / name: content for name, content in (data | summaries).items()}
+        write_files(new, [*(self.folder / name for name in earlier), *outdated])
+        self.names += [path.name for path in new]
         return self
 
     def add(self, kind: str, write: Callable[[Path], None]) -> None:

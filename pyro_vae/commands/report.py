@@ -1,10 +1,8 @@
 """Make one HTML page of a run: ``pyro-vae report RUN``."""
 
-from pathlib import Path
-
 from pyro_vae.commands.arguments import LABEL_HELP
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.runs.files import write_file
+from pyro_vae.machine.files import named, write_file
 
 
 def parser() -> Parser:
@@ -24,7 +22,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
-    path = Path(args.run) / "report.html" if args.out is None else Path(args.out)
+    path = named(args.run) / "report.html" if args.out is None else named(args.out)
     if path.is_dir():
         raise IsADirectoryError(f"--out: {path} is a folder; name a file")
     if path.exists() and not args.overwrite:

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -24,6 +25,7 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
+from pyro_vae.machine.files import named, subfolder
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
 from pyro_vae.training.loop import Row, Training
@@ -175,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
         with as_one():
             config = parse(argv)
             name = Path(config.data).stem
-            run = Path(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+            run = named(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
             if config.resume is None:
                 folder.check_new(run, config.overwrite)
             log = _logger(config.log if is_first() else None, run)
@@ -184,13 +186,15 @@ def main(argv: list[str] | None = None) -> None:
             if resumed:
                 _load(training, run)
         run = from_first(run)
+        replaces = config.overwrite and (run / folder.CONFIG).exists()
+        checkpoints = keeping.Checkpoints(run, training, _as_yaml(config, dataset), replaces=replaces)
         if is_first():
-            (keeping.reopen if resumed else keeping.create)(run, _as_yaml(config, dataset))
+            checkpoints.begin()
             _introduce(dataset, vae, config, training)
         try:
-            _train(training, run, vae.likelihood.is_density, log)
+            _train(training, checkpoints, vae.likelihood.is_density, log)
         except ProcessLost as error:
-            fail(f"{error}; go on with: python -m pyro_vae.train --resume {run}", status=1)
+            fail(f"{error}; {_way_on(checkpoints)}", status=1)
         if is_first():
             facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
             summary = keeping.finish(run, vae, dataset, training, facts)
@@ -210,9 +214,8 @@ def _load(training: Training, run: Path) -> None:
         raise ValueError(f"resume: {run} is finished, after epoch {training.epoch}; {how}")
 
 
-def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row], None]) -> None:
+def _train(training: Training, checkpoints: keeping.Checkpoints, is_density: bool, log: Callable[[Row], None]) -> None:
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
-    checkpoints = keeping.Checkpoints(run, training)
     try:
         with TrainingProgress(training.epochs, training.epoch, is_density, show=True) as progress:
             for row in training.run(progress.step):
@@ -222,12 +225,13 @@ def _train(training: Training, run: Path, is_density: bool, log: Callable[[Row],
                     checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
         # What the training holds now may be half an epoch, which is no state to resume from.
-        print(f"stopped; go on from epoch {checkpoints.epoch + 1} with: python -m pyro_vae.train --resume {run}")
+        print(f"stopped; {_way_on(checkpoints, f'from epoch {checkpoints.epoch + 1} ')}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
         if not is_first():  # all processes meet it in the same step
             raise SystemExit(1) from error
-        kept = f"the last good checkpoint is in {run / STATE}" if (run / STATE).exists() else "no checkpoint was made"
+        state = checkpoints.run / STATE
+        kept = f"the last good checkpoint is in {state}" if checkpoints.epoch else "no checkpoint was made"
         raise type(error)(f"{error}; {kept}") from error
 
 
@@ -236,6 +240,13 @@ def _why(training: Training) -> str:
     if training.epoch == training.epochs:
         return ""
     return f"; stopped after epoch {training.epoch}, {training.patience} epochs without a rise (see --patience)"
+
+
+def _way_on(checkpoints: keeping.Checkpoints, where: str = "") -> str:
+    """Say how to go on with a training that has ended early."""
+    if is_first() and checkpoints.replaces:
+        return f"the run in {checkpoints.run} is as it was"
+    return f"go on {where}with: python -m pyro_vae.train --resume {shlex.quote(str(checkpoints.run))}"
 
 
 def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -> None:
@@ -305,11 +316,12 @@ def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError('log: tensorboard isn\'t installed; install "pyro-vae[tensorboard]"') from error
+    path = subfolder(run, "tensorboard")
     writer = None
 
     def log(row: Row) -> None:
         nonlocal writer
-        writer = writer or SummaryWriter(os.fspath(run / "tensorboard"))
+        writer = writer or SummaryWriter(os.fspath(path))
         for key, value in row.items():
             if key != "epoch":
                 writer.add_scalar(key, value, int(row["epoch"]))

@@ -10,6 +10,8 @@ from torch import Tensor
 from pyro_vae.data.source import Source, check_memory, one_line, to_tensor
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}
+# Whatever the ending says, a file is read as one of these alone: to others, such as EPS, belong programs that are run.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 # What turns into 8-bit grey without clipping values or dropping transparency.
 MODES = ("1", "L", "P", "RGB")
@@ -62,7 +64,7 @@ def _read_all(data: str, files: list[Path]) -> np.ndarray:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = Image.open(file)
+                image = Image.open(file, formats=FORMATS)
         except Exception as error:  # a broken file can make a decoder raise anything
             raise _broken(data, file, error) from error
         with image:

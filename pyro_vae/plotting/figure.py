@@ -1,9 +1,12 @@
 """What all pictures share: figures that touch no global state, colours, and files that are whole or not there."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pyro_vae.machine.files import write_file
 
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9772b", "#8a8a8a"
 PALE = "#c9d7e8"  # a latent dimension that is not used
@@ -20,9 +23,9 @@ def new_figure(size: tuple[float, float]) -> Any:
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure to a PNG file: whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=130)
-    temporary.replace(path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130)
+    write_file(path, content.getvalue())
 
 
 def new_panels(count: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:

@@ -11,7 +11,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
-from pyro_vae.runs.files import write_file
+from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
         >>> torch.equal(vae.decoder[0].weight, again.decoder[0].weight)
         True
     """
-    path = Path(path)
+    path = named(path)
     config = vae.config.as_arguments() if vae.config.parts else None
-    _write(path / MODEL if path.is_dir() else path, vae.state_dict(), config)
+    write_file(path / MODEL if path.is_dir() else path, _as_bytes(vae.state_dict(), config))
 
 
 def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
@@ -82,14 +82,22 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     return vae.eval()
 
 
-def save_training(training: "Training", run: Path) -> None:
-    """Write all that resuming needs into the run folder."""
-    (run / STATE).parent.mkdir(exist_ok=True)
-    _write(run / STATE, *training.state_dict())
+def checkpoint_folder(run: Path) -> Path:
+    """Return the folder of the run's checkpoint, to write into.
+
+    Raises:
+        ValueError: When it is a link.
+    """
+    return subfolder(run, Path(STATE).parent.name)
+
+
+def training_as_bytes(training: "Training") -> bytes:
+    """Return the content of a checkpoint: all that resuming needs."""
+    return _as_bytes(*training.state_dict())
 
 
 def load_training(training: "Training", run: Path) -> None:
-    """Go on from what ``save_training`` wrote.
+    """Go on from the checkpoint in the run folder.
 
     Raises:
         FileNotFoundError: When the run folder holds no checkpoint.
@@ -128,13 +136,13 @@ def _check_fit(path: Path, expected: dict[str, Tensor], shapes: dict[str, tuple[
             )
 
 
-def _write(path: Path, tensors: dict[str, Tensor], facts: Any) -> None:
+def _as_bytes(tensors: dict[str, Tensor], facts: Any) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_file(path, to_bytes(tensors, {"pyro_vae": json.dumps(facts)}))
+    return to_bytes(tensors, {"pyro_vae": json.dumps(facts)})
 
 
 def _read_header(path: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """Return what ``_write`` was given, but of the tensors their shapes alone."""
+    """Return what ``_as_bytes`` was given, but of the tensors their shapes alone."""
     if not path.exists():
         raise FileNotFoundError(f"{path} doesn't exist")
     try:

@@ -1,23 +1,11 @@
-"""Writing files: whole, or not at all."""
+"""Files that only show what others hold."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pyro_vae.data.source import one_line
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Replace a file as a whole: whoever reads it sees the old content or the new, never a part."""
-    content = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -16,29 +16,15 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
+from pyro_vae.machine.files import remove_leftovers, write_file, write_files
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.runs.checkpoint import MODEL, STATE, save, save_training
-from pyro_vae.runs.files import beside_the_figures, write_file
+from pyro_vae.runs.checkpoint import MODEL, STATE, checkpoint_folder, save, training_as_bytes
+from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
 from pyro_vae.training.loop import Training
 from pyro_vae.vae import VAE
-
-
-def create(run: Path, config: str) -> None:
-    """Make the run folder, with the configuration in it and nothing of an earlier run."""
-    run.mkdir(parents=True, exist_ok=True)
-    for name in (STATE, METRICS):
-        (run / name).unlink(missing_ok=True)
-    reopen(run, config)
-
-
-def reopen(run: Path, config: str) -> None:
-    """Go on with a run: what an earlier end of it left behind no longer holds."""
-    for path in (*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *run.glob("evaluation*.*")):
-        path.unlink(missing_ok=True)
-    write_file(run / CONFIG, config)
 
 
 def is_complete(run: Path, training: Training) -> bool:
@@ -49,20 +35,59 @@ def is_complete(run: Path, training: Training) -> bool:
 
 
 class Checkpoints:
-    """Keeps a training's checkpoint and metrics up to date, at most once in so many seconds."""
+    """Keeps a training's checkpoint and metrics up to date, at most once in so many seconds.
 
-    def __init__(self, run: Path, training: Training, seconds: float = 1.0):
-        self.run, self.training, self.seconds = run, training, seconds
+    What is in the run folder stays until the first checkpoint takes its place: the results of a shorter training, or
+    the whole of the run that this one replaces.
+
+    Args:
+        run: The run folder.
+        training: The training.
+        config: The run's configuration.
+        replaces: The folder holds another run.
+        seconds: The least time between two.
+
+    Attributes:
+        epoch: The last one that is safe on disk.
+        replaces: Whether the folder still holds another run.
+    """
+
+    def __init__(self, run: Path, training: Training, config: str, *, replaces: bool = False, seconds: float = 1.0):
+        self.run, self.training, self.config, self.replaces, self.seconds = run, training, config, replaces, seconds
         self.last = time.monotonic()
-        self.epoch = training.epoch  # the last one that is safe on disk
+        self.epoch = training.epoch
+        self._is_first = True
+
+    def begin(self) -> None:
+        """Make the run folder, with the configuration in it, and the metrics until now."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        for folder in (self.run, checkpoint_folder(self.run)):
+            remove_leftovers(folder)
+        if not self.replaces:
+            write_files({self.run / CONFIG: self.config} | (self._metrics() if self.epoch else {}))
 
     def update(self, *, now: bool = False) -> None:
         """Write both, if it is time or ``now`` is set."""
-        if now or time.monotonic() - self.last >= self.seconds:
-            save_training(self.training, self.run)
-            write_file(self.run / METRICS, _as_csv(self.training.history))
-            self.last = time.monotonic()
-            self.epoch = self.training.epoch
+        if not now and time.monotonic() - self.last < self.seconds:
+            return
+        checkpoint_folder(self.run).mkdir(exist_ok=True)
+        state: dict[Path, bytes | str] = {self.run / STATE: training_as_bytes(self.training)}
+        # A configuration may be without a checkpoint, or with one of fewer epochs, but with no other run's.
+        config = {self.run / CONFIG: self.config} if self.replaces else {}
+        outdated = [*_results(self.run), *(self.run / STATE for _ in config)] if self._is_first else []
+        write_files(config | state | self._metrics(), outdated)
+        self._is_first = self.replaces = False
+        self.last = time.monotonic()
+        self.epoch = self.training.epoch
+
+    def _metrics(self) -> dict[Path, bytes | str]:
+        return {self.run / METRICS: _as_csv(self.training.history)}
+
+
+def _results(run: Path) -> list[Path]:
+    """Return what the end of a training leaves, and what commands make of it in the run folder."""
+    evaluations = [path for kind in ("json", "csv", "nc", "png") for path in run.glob(f"evaluation*.{kind}")]
+    return [*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *evaluations]
 
 
 def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
