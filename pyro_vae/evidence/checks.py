@@ -1,12 +1,16 @@
 """What log P(X) cannot be estimated for, refused before any work is done."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_vae.base import Likelihood, suitable_likelihoods
+from pyro_vae.evidence.latents import without_dimensions
 from pyro_vae.program import (
     SAMPLES,
     Data,
@@ -35,6 +39,14 @@ def check_program(model: Program, guide: Program, x: Data) -> list[str]:
     sites = dict(sample_sites(_trace_few(model, few)))
     latents = {name for name, site in sites.items() if not site["is_observed"]}
     drawn = dict(sample_sites(_trace_few(guide, few)))
+    points = {name: _base(drawn[name]["fn"]) for name in sorted(latents & set(drawn))}
+    points = {name: fn for name, fn in points.items() if isinstance(fn, dist.Delta)}
+    points = {name: fn for name, fn in points.items() if not isinstance(_base(sites[name]["fn"]), dist.Delta)}
+    if points and not any(fn.log_density.any() for fn in points.values()):  # one that carries a density is none
+        raise ValueError(
+            f"the guide puts site '{next(iter(points))}' at a point (Delta), which has no density to weigh by: take a "
+            "guide that spreads, such as AutoNormal, or laplace(model, guide, x) around the point"
+        )
     auxiliary = {name for name, site in drawn.items() if site["infer"].get("is_auxiliary")}
     for name in sorted(latents - set(drawn)):
         raise ValueError(
@@ -146,10 +158,43 @@ def check_support(model: Program, x: Data, values: Values) -> None:
             )
 
 
+def may_leave_support(model: Program, guide: Program, x: Data) -> list[str]:
+    """Return the latents that the guide may draw outside of the support that the model gives them."""
+    few = take(x, slice(0, 2))
+    sites = dict(sample_sites(trace(model, few, 3)))
+    drawn = dict(sample_sites(trace(guide, few, 3)))
+    return [
+        name for name in sites if name in drawn and not _within(drawn[name]["fn"].support, sites[name]["fn"].support)
+    ]
+
+
+def _within(inner: Any, outer: Any) -> bool:
+    """Whether a support is known to lie within another: in all reals, or in one of the same kind and bounds."""
+    inner, outer = without_dimensions(inner), without_dimensions(outer)
+    same = type(inner) is type(outer) and all(
+        torch.as_tensor(getattr(inner, name)).equal(torch.as_tensor(bound))
+        for name, bound in vars(outer).items()
+        if name.endswith("bound")
+    )
+    return outer is constraints.real or same
+
+
+def inside_support(model: Program, x: Data, values: Values, names: Sequence[str]) -> Tensor:
+    """Whether latents lie within the support that the model gives them, (K, B)."""
+    sites: dict[str, Any] = trace(model, x, len(next(iter(values.values()))), values).nodes
+    inside = [sites[name]["fn"].support.check(values[name]) for name in names]
+    return torch.stack(torch.broadcast_tensors(*inside)).all(0)
+
+
 def _family(fn: Any) -> str:
+    return type(_base(fn)).__name__
+
+
+def _base(fn: Any) -> Any:
+    """Return a distribution without what is put around it."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn
 
 
 def check_count(**counts: int) -> None:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.base import Likelihood
-from pyro_vae.evidence.checks import check_count, check_data, check_program, check_support
+from pyro_vae.evidence.checks import (
+    check_count,
+    check_data,
+    check_program,
+    check_support,
+    inside_support,
+    may_leave_support,
+)
 from pyro_vae.evidence.result import Evidence, RunningWeights, concatenate
 from pyro_vae.machine.devices import keep_freed_memory
 from pyro_vae.program import (
@@ -183,6 +190,7 @@ class Sampler:
         keep_freed_memory()
         reseed(seeds)
         self.latents = check_program(model, guide, x)
+        self.loose = may_leave_support(model, guide, x)
 
     def blocks(self) -> tuple[Tensor, ...]:
         """Return the indices of the data in each block."""
@@ -198,7 +206,10 @@ class Sampler:
             z = {name: values[name] for name in self.latents}
             if start == 0:
                 check_support(self.model, x, z)
-            yield z, self.log_density(x, z) - log_q
+            weights = self.log_density(x, z) - log_q
+            if self.loose:  # p(x, z) = 0 there, which a density does not always say of itself
+                weights = torch.where(inside_support(self.model, x, z, self.loose), weights, -math.inf)
+            yield z, weights
 
 
 def default_chunk_size(model: Program, x: Data) -> int:

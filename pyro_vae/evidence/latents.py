@@ -124,6 +124,11 @@ class Latents:
 
 def is_real(support: Any) -> bool:
     """Whether a support is all real numbers, or all real vectors."""
+    return without_dimensions(support) is constraints.real
+
+
+def without_dimensions(support: Any) -> Any:
+    """Return the support of each number by itself."""
     while isinstance(support, constraints.independent | constraints.MixtureSameFamilyConstraint):
         support = support.base_constraint
-    return support is constraints.real
+    return support

@@ -37,8 +37,9 @@ def khat(log_weights: Tensor) -> Tensor:
         log_weights: (K, B), nats.
 
     Returns:
-        k-hat, (B,), in float64; infinite where fewer than five weights are in the tail,
-        since nothing is known about it then.
+        k-hat, (B,), in float64; infinite where fewer than five weights are in the tail, since nothing is known about it
+        then; 0 where at least five draws share the largest weight: that of a discrete latent or an exact posterior,
+        whose weights have a bound.
 
     Reference:
         Vehtari et al. (2024), Pareto Smoothed Importance Sampling, section 3.
@@ -66,7 +67,13 @@ def khat_of_tail(largest: Tensor, num_samples: int) -> Tensor:
             rows = lengths == length
             excess = tail[rows, :length].flip(1).exp() - cutoff[rows].exp()
             result[rows] = pareto_shape(excess)
-    return result
+    return torch.where(_has_largest(largest[:, :size]), 0.0, result)
+
+
+def _has_largest(largest: Tensor) -> Tensor:
+    """Whether at least five draws share the largest log-weight, to rounding, (B, M) -> (B,)."""
+    rounding = 4 * torch.finfo(torch.float32).eps * (1 + largest[:, :1].abs())
+    return (largest[:, :1] - largest <= rounding).sum(1) >= 5
 
 
 def pareto_shape(excess: Tensor) -> Tensor:

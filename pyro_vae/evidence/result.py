@@ -36,12 +36,7 @@ class Evidence:
     failed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def __repr__(self) -> str:
-        count, most = len(self.log_evidence), int(self.num_samples.max()) if len(self.num_samples) else 0
-        doubtful = int((~self.reliable).sum())
-        return (
-            f"Evidence(log P(x) {self.mean:.2f} ± {self.mean_se:.2f} nats per example, {count:,} data, "
-            f"{most:,} samples each, k-hat too high in {doubtful:,})"
-        )
+        return f"Evidence({self})"
 
     @property
     def gap(self) -> Tensor:
