@@ -156,11 +156,14 @@ def test_names_of_columns_are_escaped(tmp_path):
     assert names[:60] in page.text
 
 
-def test_yaml_that_grows_without_end_is_cut(tmp_path):
+def test_yaml_is_not_grown_and_is_cut(tmp_path):
     bomb = "a0: &a0 [x, {}]\n" + "".join(f"a{i}: &a{i} [" + f"*a{i - 1}, " * 9 + "{}]\n" for i in range(1, 60))
     (tmp_path / "config.yaml").write_text(bomb)
+    with pytest.raises(ValueError, match=r"config.yaml: expected a YAML mapping \(expected no aliases, got \*a0"):
+        settings(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("\n".join(f"{'a' * 500}{i}: {'b' * 500}" for i in range(220)))
     rows = settings(tmp_path / "config.yaml")
-    assert len(rows) <= MAX_SETTINGS
+    assert len(rows) == MAX_SETTINGS
     assert all(len(text) <= 300 for row in rows for text in row)
 
 

@@ -200,7 +200,7 @@ def test_bad_input_is_refused(run, tmp_path, capsys):
         (["--anomalies", tmp_path / "twos.npy"], "expected 0 or 1 for each of the 447 examples"),
         (["--anomalies", tmp_path / "few.npy"], "it holds 3 values"),
         (["--anomalies", tmp_path / "objects.npy"], "expected a .npy file of numbers"),
-        (["--anomalies", tmp_path / "nowhere.npy"], "No such file"),
+        (["--anomalies", tmp_path / "nowhere.npy"], "doesn't exist"),
         (["--out", tmp_path / "full"], "--overwrite"),
         (["--data", tmp_path / "nowhere.npz"], "no such file"),
     ):

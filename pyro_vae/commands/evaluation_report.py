@@ -1,7 +1,5 @@
 """What an evaluation says: figures of the set and of each example, for people, for scripts and for ArviZ."""
 
-import csv
-import json
 import math
 import sys
 import warnings
@@ -24,6 +22,7 @@ from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
 from pyro_vae.runs.opening import Examples
@@ -154,12 +153,11 @@ def _protocol(summary: dict[str, Any]) -> str:
 def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
     """Compare with what the run's own data got in an earlier evaluation; None if there was none."""
     try:
-        earlier = json.loads((run / "evaluation.json").read_text())
-        with (run / "evaluation.csv").open(newline="") as file:
-            own = np.array([float(row["log_evidence"]) for row in csv.DictReader(file)])
-    except (OSError, ValueError, KeyError):
+        earlier = read_json(run / "evaluation.json")
+        own = read_columns(run / "evaluation.csv", "log_evidence")["log_evidence"]
+    except (OSError, ValueError):
         return None
-    if earlier.get("split") not in ("test", "validation") or len(own) == 0:
+    if earlier.get("split") not in ("test", "validation"):
         return None
     lowest = float(np.quantile(own, LOWEST))
     facts = {name: earlier.get(name) for name in ("split", "num_examples", *PROTOCOL)}

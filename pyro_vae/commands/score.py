@@ -27,6 +27,7 @@ from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples, read_examples
 from pyro_vae.vae import VAE
@@ -139,6 +140,7 @@ def _read_zeros_and_ones(name: str) -> np.ndarray:
     path = Path(name)
     if path.suffix.lower() != ".npy":
         return data.read(name, pixels="raw").x.numpy().reshape(-1)
+    check_file(path)
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1)
         return np.array(values[: 2**28], dtype=np.float32)

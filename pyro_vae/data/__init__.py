@@ -14,6 +14,7 @@ from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
 from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
 from pyro_vae.data.source import Source
+from pyro_vae.machine.reading import check_file
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
 
@@ -247,7 +248,7 @@ def _read(data: str, data_dir: str | None, missing: bool, condition: str | None,
             f"data={data!r}: expected a .npz, .npy or .csv file or a folder of images, but the ending is "
             f"{path.suffix!r}; save the data as one of these"
         )
-    if path.stat().st_size == 0:
+    if check_file(path) == 0:
         raise ValueError(f"data={data!r}: expected data, but the file is empty; write it again")
     if path.suffix.lower() == ".csv" and condition is not None:
         return take_labels(data, read_csv(data, path, missing=True), condition, missing, required)

@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import io
 import math
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -17,6 +19,16 @@ from torch import Tensor
 from pyro_vae.data.source import FILL_BLANKS, Source, check_memory, one_line, to_tensor
 
 Header = tuple[tuple[int, ...], np.dtype]
+MAX_HEADER = 2**16  # bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file: how to open it, and how many bytes it takes there."""
+
+    open: Callable[[], IO[bytes]]
+    size: int
+
 
 # Cells of a table without a value, in capitals.
 BLANKS = {"", "NA", "NAN"}
@@ -36,7 +48,7 @@ def _expecting(data: str, expected: str) -> Iterator[None]:
 
 def read_npy(data: str, path: Path, missing: bool = False) -> Source:
     """Read one array."""
-    return _read_arrays(data, {"x": lambda: path.open("rb")}, "a .npy file", missing)
+    return _read_arrays(data, {"x": Stored(lambda: path.open("rb"), path.stat().st_size)}, "a .npy file", missing)
 
 
 def read_npz(data: str, path: Path, missing: bool = False) -> Source:
@@ -45,10 +57,11 @@ def read_npz(data: str, path: Path, missing: bool = False) -> Source:
         with _expecting(data, "a .npz file"):
             archive = stack.enter_context(zipfile.ZipFile(path))
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        roles = _roles(data, names)
-        return _read_arrays(
-            data, {role: partial(archive.open, f"{name}.npy") for role, name in roles.items()}, "a .npz file", missing
-        )
+        files = {role: f"{name}.npy" for role, name in _roles(data, names).items()}
+        stored = {
+            role: Stored(partial(archive.open, name), archive.getinfo(name).file_size) for role, name in files.items()
+        }
+        return _read_arrays(data, stored, "a .npz file", missing)
 
 
 def _roles(data: str, names: list[str]) -> dict[str, str]:
@@ -67,11 +80,11 @@ def _roles(data: str, names: list[str]) -> dict[str, str]:
     return {role: name for role, name in wanted.items() if name in names}
 
 
-def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expected: str, missing: bool) -> Source:
+def _read_arrays(data: str, stored: dict[str, Stored], expected: str, missing: bool) -> Source:
     """Read arrays by role: x and x_test are the data, y and y_test their labels. All headers come first."""
     headers = {}
-    for role, opener in openers.items():
-        with _expecting(data, expected), opener() as stream:
+    for role, array in stored.items():
+        with _expecting(data, expected), array.open() as stream:
             headers[role] = _header(stream)
     shape = _datum_shape(data, *headers["x"])
     if "x_test" in headers and _datum_shape(data, *headers["x_test"]) != shape:
@@ -97,7 +110,8 @@ def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expecte
     check_memory(data, sum(math.prod(headers[role][0]) * max(headers[role][1].itemsize, 4) for role in roles))
     arrays = {}
     for role in roles:
-        with _expecting(data, expected), openers[role]() as stream:
+        with _expecting(data, expected), stored[role].open() as stream:
+            _check_size(*headers[role], stored[role].size)
             arrays[role] = np.lib.format.read_array(stream, allow_pickle=False)
     return Source(
         x=to_tensor(data, arrays["x"], missing),
@@ -108,8 +122,15 @@ def _read_arrays(data: str, openers: dict[str, Callable[[], IO[bytes]]], expecte
     )
 
 
+def _check_size(shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
+    """Refuse a header that promises more than there is, before memory is taken for it."""
+    if dtype.itemsize * math.prod(shape) > size:
+        raise ValueError(f"its header promises {shape} values of {dtype.itemsize} bytes, but it holds {size:,} bytes")
+
+
 def _header(stream: IO[bytes]) -> Header:
     """Return shape and type of an array, from the first bytes of a .npy stream."""
+    stream = io.BytesIO(stream.read(MAX_HEADER))
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)

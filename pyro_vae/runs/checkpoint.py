@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.build import build
 from pyro_vae.machine.files import named, subfolder, write_file
+from pyro_vae.machine.reading import check_file
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -62,11 +64,9 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     """
     path = Path(path)
     if path.is_dir() and not (path / MODEL).exists():
-        unfinished = (path / STATE).exists()
-        raise FileNotFoundError(
-            f"{path} holds no {MODEL}: "
-            + (f"its training isn't finished, go on with --resume {path}" if unfinished else "it is no run folder")
-        )
+        go_on = f"its training isn't finished, go on with --resume {shlex.quote(str(path))}"
+        why = go_on if (path / STATE).exists() else "it is no run folder"
+        raise FileNotFoundError(f"{path} holds no {MODEL}: {why}")
     path = path / MODEL if path.is_dir() else path
     config, shapes = _read_header(path)
     if vae is None:
@@ -143,8 +143,7 @@ def _as_bytes(tensors: dict[str, Tensor], facts: Any) -> bytes:
 
 def _read_header(path: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """Return what ``_as_bytes`` was given, but of the tensors their shapes alone."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} doesn't exist")
+    check_file(path)
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -155,7 +154,7 @@ def _read_header(path: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
         raise ValueError(f"{path} is a safetensors file, but none of pyro_vae's") from error
     try:
         return json.loads(facts), shapes
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} has a broken description ({error})") from error
 
 

@@ -1,10 +1,10 @@
 """The run folder: the names in it, and whether it is one."""
 
-import json
 from pathlib import Path
 
 from pyro_vae.data import Data
 from pyro_vae.data.source import fingerprint
+from pyro_vae.machine.reading import read_json
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.csv", "summary.json"
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
@@ -37,6 +37,6 @@ def check_same_data(run: Path, dataset: Data) -> None:
     """
     if not (run / SUMMARY).exists():
         return
-    known = json.loads((run / SUMMARY).read_text()).get("data_fingerprint")
+    known = read_json(run / SUMMARY).get("data_fingerprint")
     if known is not None and known != fingerprint(dataset.train):
         raise ValueError(f"data: {dataset.name} has changed since {run} was trained on it; train again")

@@ -17,6 +17,7 @@ from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.files import remove_leftovers, write_file, write_files
+from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
@@ -31,7 +32,7 @@ def is_complete(run: Path, training: Training) -> bool:
     """Whether the run's results were all written, and are those of this training."""
     if not all((run / name).exists() for name in (SUMMARY, *PICTURES)):
         return False
-    return json.loads((run / SUMMARY).read_text())["epochs"] == training.epoch
+    return read_json(run / SUMMARY).get("epochs") == training.epoch
 
 
 class Checkpoints:

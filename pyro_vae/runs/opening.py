@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor
 
 from pyro_vae import data
@@ -16,6 +15,7 @@ from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.source import Source
+from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
@@ -79,12 +79,12 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
     path = Path(run) / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"{run} is no run folder (it holds no {CONFIG})")
+    config = read_yaml(path)
     try:
-        config = yaml.safe_load(path.read_text())
         options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
         options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no run's configuration ({' '.join(str(error).split())})") from None
+    except KeyError as error:
+        raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
     dataset = data.load(**options)
     check_same_data(Path(run), dataset)
     if label is None:
@@ -171,7 +171,7 @@ def read_like(
 def read_source(run: Path, name: str, **how: Any) -> Source:
     """Read the user's data, without the column of labels where the run was trained with one."""
     path = run / CONFIG
-    condition = (yaml.safe_load(path.read_text()) or {}).get("condition") if path.exists() else None
+    condition = read_yaml(path).get("condition") if path.exists() else None
     return data.read(name, condition=condition, **how)
 
 

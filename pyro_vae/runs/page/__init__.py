@@ -10,10 +10,11 @@ from markupsafe import Markup
 
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
+from pyro_vae.machine.reading import read_json
 from pyro_vae.runs.folder import CONFIG, SUMMARY
 from pyro_vae.runs.opening import load_run, run_data
 from pyro_vae.runs.page import content
-from pyro_vae.runs.page.facts import read_json, settings
+from pyro_vae.runs.page.facts import settings
 
 __all__ = ["report"]
 
@@ -51,7 +52,10 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         '<!DOCTYPE html>'
     """
     run = Path(run)
-    vae, summary = load_run(run, label), read_json(run / SUMMARY)
+    vae = load_run(run, label)
+    if not (run / SUMMARY).exists():
+        raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
+    summary = read_json(run / SUMMARY)
     dataset = run_data(run, label)
     x = dataset.test[: content.EXAMPLES]
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]

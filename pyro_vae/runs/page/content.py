@@ -13,12 +13,13 @@ from pyro_vae.data import Data
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference.latent import Latents, plane
+from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.plotting import SMALL
 from pyro_vae.runs.folder import METRICS
 from pyro_vae.runs.opening import size
 from pyro_vae.runs.page import figures
 from pyro_vae.runs.page.explorer import Network, Plane, explore
-from pyro_vae.runs.page.facts import EVALUATION, figure, general, number, read_columns, read_json, short
+from pyro_vae.runs.page.facts import EVALUATION, figure, general, number, short
 from pyro_vae.vae import VAE
 
 EXAMPLES = 2000  # of the test data, whose codes are computed
