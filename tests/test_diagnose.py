@@ -20,7 +20,7 @@ def trained():
     """A VAE that was trained on a few rows until it knew them by heart."""
     torch.manual_seed(0)
     vae = pyro_vae.build((6,), likelihood="Gaussian", latent_dim=4, hidden_dims=[64], pixels="raw")
-    pyro_vae.fit(vae, rows(0, 30), epochs=1500, lr=3e-3, compile="off")
+    pyro_vae.fit(vae, rows(0, 30), epochs=1000, lr=5e-3)
     return vae
 
 

@@ -66,6 +66,8 @@ TAKES_DATA = {
     "fit": lambda vae, x: torch.tensor([row["loss"] for row in pyro_vae.fit(vae, x, validation=x, epochs=2)]),
 }
 
+SLOW = {"ais", "bidirectional", "check"}  # which take data by the same function as the others
+
 
 @pytest.fixture
 def vae():
@@ -82,7 +84,8 @@ def x():
 def test_all_that_holds_numbers_is_taken_and_means_the_same(function, vae, x):
     weights = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
     results = {}
-    for kind, convert in ({"rows": lambda x: x} | KINDS).items():
+    kinds = {kind: KINDS[kind] for kind in ("images", "float64 array")} if function in SLOW else KINDS
+    for kind, convert in ({"rows": lambda x: x} | kinds).items():
         vae.load_state_dict(weights)
         results[kind] = TAKES_DATA[function](vae, convert(x))
     for kind, result in results.items():

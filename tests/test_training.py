@@ -225,8 +225,9 @@ def test_the_best_epoch_is_kept_by_default_where_there_are_validation_data():
     assert training.patience == 80
     assert training.epoch == best + 80 < 400
     assert torch.equal(weights(training.vae), seen[best][1])
-    to_the_end = Training(make_vae(), data(20).round(), validation=data(60).round(), patience=0, **options)
-    assert len(list(to_the_end.run())) == 400
+    options |= {"epochs": 100, "patience": 0}
+    to_the_end = Training(make_vae(), data(20).round(), validation=data(60).round(), **options)
+    assert len(list(to_the_end.run())) == 100
     assert to_the_end.best_epoch == 0
 
 
