@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import io
 import json
 import os
@@ -502,3 +503,22 @@ def test_over_fitting_is_stopped_or_else_said_and_stored(tmp_path, monkeypatch, 
     (warning,) = summaries[1]["warnings"]
     assert warning.startswith("over-fitting")
     assert f"warning     {warning}" in overfitted
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_a_few_rows_are_enough_for_every_command(rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("few.csv", np.random.default_rng(0).random((rows, 3)), delimiter=",", header="a,b,c", comments="")
+    main(["--data", "few.csv", "--likelihood", "Gaussian", "--epochs", "2", "--run", "run"])
+    assert "(a lower bound on log P(X); one example, so without a standard error)" in capsys.readouterr().out
+    for name, *options in (
+        ("evaluate", "--num_samples", "20"),
+        ("score", "--data", "few.csv", "--level", "0.5"),
+        ("encode",),
+        ("reconstruct",),
+        ("report", "--no_check"),
+    ):
+        importlib.import_module(f"pyro_vae.commands.{name}").main(["run", *options])
+        printed = capsys.readouterr()
+        assert not re.search(r"\b(nan|inf)\b", printed.out), printed.out
+        assert printed.err == ""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.commands.arguments import Opened, on_run, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, to_csv
+from pyro_vae.commands.outputs import Results, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
@@ -137,8 +137,7 @@ def show(summary: dict[str, Any]) -> None:
     """Print the figures."""
 
     def figure(name: str) -> str:
-        se = summary[f"{name}_se"]
-        return f"{summary[name]:.2f}" + ("" if se is None else f" ± {se:.2f}")
+        return with_error(summary[name], summary[f"{name}_se"])
 
     if "log_evidence_given_label" in summary:
         print(f"log P(X|Y)  {figure('log_evidence_given_label')} nats per example, of each example's own class")
@@ -146,9 +145,10 @@ def show(summary: dict[str, Any]) -> None:
     print(f"log P(X)    {figure('log_evidence')} nats per example, summed over the classes")
     found = summary.get("classification")
     if found is not None:
+        right = with_error(100 * found["accuracy"], 100 * found["accuracy_se"])
+        log_score = with_error(found["log_score"], found["log_score_se"], 3)
         print(
-            f"P(Y|X)      right in {100 * found['accuracy']:.2f} ± {100 * found['accuracy_se']:.2f} % of "
-            f"{found['num_examples']:,} examples; log P(Y|X) {found['log_score']:.3f} ± {found['log_score_se']:.3f} "
+            f"P(Y|X)      right in {right} % of {found['num_examples']:,} examples; log P(Y|X) {log_score} "
             f"nats; calibration error {found['calibration_error']:.3f}"
         )
     if summary["khat_above_threshold"]:

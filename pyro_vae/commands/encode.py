@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, to_csv, to_npz
+from pyro_vae.commands.outputs import Results, to_csv, to_npz, with_error
+from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
 from pyro_vae.runs.opening import Examples
@@ -99,8 +100,8 @@ def _words(latents: Latents, examples: Examples, num_samples: int) -> Iterator[s
     count = len(latents.kl)
     yield f"data        {examples.name}: {count:,} examples ({examples.split})"
     kl = latents.kl.double()
-    error = f" ± {kl.std().item() / math.sqrt(count):.2f}" if count > 1 else ""
-    yield f"KL          {kl.mean().item():.2f}{error} nats per example, {_how('kl', latents, num_samples)}"
+    figure = with_error(kl.mean().item(), standard_error(kl))
+    yield f"KL          {figure} nats per example, {_how('kl', latents, num_samples)}"
     size = len(latents.variance)
     if latents.kl_per_dimension is None:
         yield "            of one dimension by itself unknown: the prior or the encoder gives no density of it"

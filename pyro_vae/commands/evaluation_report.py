@@ -17,7 +17,7 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import finite, to_csv
+from pyro_vae.commands.outputs import finite, to_csv, with_error
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
@@ -276,16 +276,15 @@ def _spread(values: Tensor) -> tuple[float, float, float]:
 def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     result, khat = estimate.result, summary["khat"]
-    se = "" if summary["log_evidence_se"] is None else f" ± {summary['log_evidence_se']:.2f}"
+    log_evidence = with_error(summary["log_evidence"], summary["log_evidence_se"])
     monte_carlo = "" if summary["log_evidence_mc_se"] is None else f", {summary['log_evidence_mc_se']:.2g} Monte Carlo"
     yield (
-        f"log P(X)    {summary['log_evidence']:.2f}{se} nats per example ({summary['num_examples']:,} examples"
+        f"log P(X)    {log_evidence} nats per example ({summary['num_examples']:,} examples"
         f"{monte_carlo}; in expectation a lower bound)"
     )
     if "bits_per_dimension" in summary:
         bits = summary["bits_per_dimension"]
-        error = "" if bits["se"] is None else f" ± {bits['se']:.3f}"
-        yield f"            {bits['mean']:.3f}{error} bits per dimension"
+        yield f"            {with_error(bits['mean'], bits['se'], 3)} bits per dimension"
     if "bounds_gap" in summary:
         yield (
             f"bounds      {summary['bounds_gap']['mean']:.3f} nats apart, at most {summary['bounds_gap']['max']:.3f}: "

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv
+from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
@@ -369,10 +369,9 @@ def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> lis
             lines.append(f"truth       mean squared error {off.square().nanmean():.4g} per pixel")
         else:
             lines += by_column("truth", names_of(task), off, task.truth.where(blank, torch.nan))
-        error, monte_carlo = standard_error(scored.log_prob), scored.se.square().sum().sqrt().item() / len(off)
+        log_prob = with_error(scored.log_prob.mean().item(), standard_error(scored.log_prob), 3)
+        monte_carlo = scored.se.square().sum().sqrt().item() / len(off)
         lines.append(
-            f"            log P(x_missing|x_observed) {scored.log_prob.mean():.3f} "
-            + (f"± {error:.3f} " if math.isfinite(error) else "")
-            + f"nats per example (Monte Carlo {monte_carlo:.3f})"
+            f"            log P(x_missing|x_observed) {log_prob} nats per example (Monte Carlo {monte_carlo:.3f})"
         )
     return lines

@@ -22,7 +22,7 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, finite, to_csv
+from pyro_vae.commands.outputs import Results, finite, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
@@ -269,9 +269,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     count, normal = summary["num_examples"], summary["num_held_out"]
     for name, what in (("log P(X)", ""), ("  held out", "held_out_")):
-        se = summary[f"{what}log_evidence_se"]
-        error = "" if se is None else f" ± {se:.2f}"
-        yield f"{name:<12}{summary[f'{what}log_evidence']:.2f}{error} nats per example (in expectation a lower bound)"
+        figure = with_error(summary[f"{what}log_evidence"], summary[f"{what}log_evidence_se"])
+        yield f"{name:<12}{figure} nats per example (in expectation a lower bound)"
     level = summary["level"]
     bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
     yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded},"
@@ -282,7 +281,7 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
     likelier = summary["probability_above_held_out"]
     if likelier["se"] is not None and likelier["mean"] > 0.5 + ABOVE * likelier["se"]:
         yield (
-            f"likelier    than a held-out example with probability {likelier['mean']:.3f} ± {likelier['se']:.3f}: "
+            f"likelier    than a held-out example with probability {with_error(likelier['mean'], likelier['se'], 3)}: "
             "data of another kind can be, if simpler"
         )
         if not summary["two_sided"]:
@@ -302,7 +301,7 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
         areas = []
         for name, what in (("log_evidence", "by log P(X)"), ("two_sided", "two-sided")):
             area, se = found[name].values()
-            areas.append(f"{area:.3f} {'' if se is None else f'± {se:.3f} '}{what}")
+            areas.append(f"{with_error(area, se, 3)} {what}")
         kind = "" if found["normal"] == "examples" else "held-out "
         counts = f"{found['num_anomalies']:,} anomalies, {found['num_normal']:,} normal {kind}examples"
         yield f"AUROC       {', '.join(areas)}: {counts}"

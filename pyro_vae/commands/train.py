@@ -20,6 +20,7 @@ from pyro_vae import data, encoders, likelihoods, objectives, priors  # noqa: F4
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
 from pyro_vae.commands.cli import Parser, command, fail
+from pyro_vae.commands.outputs import with_error
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
@@ -271,16 +272,15 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
 
 
 def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> None:
+    elbo, se, count = summary["test_elbo"], summary["test_elbo_se"], len(dataset.test)
+    examples = f"{count:,} examples" if count > 1 else "one example, so without a standard error"
     if vae.likelihood.is_density:
         what = "log P(X, Y)" if "log P(X, Y)" in summary["protocol"] else "log P(X)"
-        print(
-            f"test ELBO   {summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
-            f"(a lower bound on {what}; {len(dataset.test):,} examples)"
-        )
+        print(f"test ELBO   {with_error(elbo, se)} nats per example (a lower bound on {what}; {examples})")
     else:
         print(
-            f"test loss   {-summary['test_elbo']:.2f} ± {summary['test_elbo_se']:.2f} nats per example "
-            f"(the article's loss on grey pixels, not a density; {len(dataset.test):,} examples)"
+            f"test loss   {with_error(-elbo, se)} nats per example "
+            f"(the article's loss on grey pixels, not a density; {examples})"
         )
     if summary.get("test_accuracy_of_encoder") is not None:
         accuracy = 100 * summary["test_accuracy_of_encoder"]
