@@ -4,9 +4,7 @@ import contextlib
 import csv
 import io
 import json
-import os
 import random
-import subprocess
 import sys
 import types
 import warnings
@@ -24,7 +22,7 @@ from pyro_vae.commands.cli import command
 from pyro_vae.commands.train import main
 from pyro_vae.runs import keeping
 from pyro_vae.runs.opening import run_data
-from tests.processes import CONTEXT
+from tests.processes import CONTEXT, run_script
 
 UPDATE = keeping.Checkpoints.update
 
@@ -404,10 +402,8 @@ report.main([run, "--no_check"])
 train.main([*{QUICK}, "--data", {str(images)!r}, "--run", run + "-images"])
 train.main(["--data", "mnist"])
 """
-    path = os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")])
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    (broken / "script.py").write_text(code)
+    ended = run_script(broken / "script.py", folder=tmp_path)
     assert (tmp_path / "run" / "report.html").exists()
     assert (tmp_path / "run-images" / "summary.json").exists()
     assert ended.returncode == 2  # of the last
@@ -460,12 +456,3 @@ def test_a_model_file_takes_no_more_memory_than_it_holds(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", {"pyro_vae": json.dumps(config)})
     with pytest.raises(ValueError, match="belongs to another model"):
         pyro_vae.load(tmp_path)
-
-
-def test_help_names_the_options_and_loads_nothing_heavy():
-    code = (
-        "import sys\nfrom pyro_vae.commands.train import parser\nparser().format_help()\n"
-        "heavy = {'torchvision', 'arviz', 'matplotlib', 'sklearn', 'zuko'} & sys.modules.keys()\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
