@@ -4,8 +4,6 @@ import importlib
 import inspect
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +142,7 @@ def test_flags_need_no_value(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_names_the_command_and_loads_no_more_than_it_needs(name):
+def test_help_names_the_command_and_loads_no_more_than_it_needs(name, run_code, tmp_path):
     heavy = {"matplotlib", "arviz", "sklearn", "scipy", "pandas", "torchvision", "zuko", "xarray", "h5py"}
     code = (
         f"import sys; sys.argv = ['pyro-vae', {name!r}, '--help']\n"
@@ -152,7 +150,7 @@ def test_help_names_the_command_and_loads_no_more_than_it_needs(name):
         "try: main()\n"
         f"finally: print(sorted({heavy!r} & sys.modules.keys()), file=sys.stderr)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_code(code, tmp_path)
     program = "python -m pyro_vae.train" if name == "train" else f"pyro-vae {name}"
     assert result.stdout.startswith(f"usage: {program} ")
     assert (result.returncode, result.stderr) == (0, "[]\n")

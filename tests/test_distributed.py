@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -26,10 +25,8 @@ from pyro_vae.networks import mlp
 from pyro_vae.priors import StandardNormal
 from pyro_vae.runs import keeping
 from pyro_vae.training import NonFiniteLoss, Training
+from tests.processes import CONTEXT
 
-# One process imports everything, and the others are copies of it.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.test_distributed", "matplotlib.pyplot", "sklearn.datasets"])
 QUICK = ["--epochs", "4", "--hidden_dims", "[16]", "--latent_dim", "2", "--batch_size", "100"]
 STEP, UPDATE, PREPARE = pyro.infer.SVI.step, keeping.Checkpoints.update, train.prepare
 

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -14,9 +13,9 @@ from rich.console import Console
 
 import pyro_vae
 from pyro_vae.commands.parts import KINDS, closed_form_kl, describe, main, our_parts
+from tests.processes import run_script
 
 SCRIPT = Path(sysconfig.get_path("scripts"), "pyro-vae")
-BOTH_WAYS = {"script": [str(SCRIPT)], "module": [sys.executable, "-m", "pyro_vae"]}
 QUICK = ["--epochs", "1", "--hidden_dims", "[8]", "--latent_dim", "2"]
 
 OWN = '''
@@ -168,12 +167,16 @@ def test_closed_forms_leave_the_random_state_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("way", BOTH_WAYS)
+# With python -m, the current folder is where Python looks first; with a script, it is the script's own.
+AS_A_MODULE = "import runpy\nrunpy.run_module('pyro_vae', run_name='__main__', alter_sys=True)\n"
+
+
+@pytest.mark.parametrize("way", ["script", "module"])
 def test_a_part_in_a_file_beside_the_current_folder(way, own):
+    (own / "module.py").write_text(AS_A_MODULE)
+
     def train(*arguments):
-        command = [*BOTH_WAYS[way], "train", *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        result = subprocess.run(command, cwd=own, env=environment, capture_output=True, text=True)
+        result = run_script({"script": SCRIPT, "module": own / "module.py"}[way], "train", *arguments, folder=own)
         return result.returncode, result.stdout, result.stderr.strip()
 
     code, out, err = train(*QUICK, "--likelihood", "mypart.StudentT", "--likelihood.df", "3", "--run", "run")
@@ -194,7 +197,7 @@ def test_a_part_in_a_file_beside_the_current_folder(way, own):
 
 def test_a_file_in_the_current_folder_shadows_nothing_installed(tmp_path):
     (tmp_path / "zuko.py").write_text("raise SystemExit('the wrong one')")
-    result = subprocess.run([SCRIPT, "parts", "--json"], cwd=tmp_path, capture_output=True, text=True)
+    result = run_script(SCRIPT, "parts", "--json", folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -65,7 +65,7 @@ def data(rows):
 def training(seed=0, **options):
     torch.manual_seed(seed)
     vae = pyro_vae.build((1, 4, 4), latent_dim=2, hidden_dims=[64])
-    return Training(vae, data(300), validation=data(100), epochs=6, batch_size=32, lr=1e-2, **options)
+    return Training(vae, data(300), validation=data(100), epochs=6, batch_size=32, lr=1e-2, patience=0, **options)
 
 
 def test_training_in_bfloat16():

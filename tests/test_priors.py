@@ -1,8 +1,6 @@
 """Each prior against its definition."""
 
 import copy
-import subprocess
-import sys
 
 import pyro
 import pyro.distributions as dist
@@ -16,6 +14,7 @@ from pyro_vae import VAE, mlp
 from pyro_vae.encoders import DiagonalNormal, FlowPosterior, FullRankNormal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.priors import FlowPrior, GaussianMixture, StandardNormal, StudentT, VampPrior
+from tests.processes import Ended
 
 FLOWS = ["spline", "maf", "coupling"]
 
@@ -196,9 +195,11 @@ def test_flow_prior_refuses_unknown_flows(options, message):
 
 
 @pytest.mark.parametrize("validate", [True, False])
-def test_zuko_is_imported_late_and_leaves_validation_as_it_was(validate):
-    program = f"""
+def test_zuko_is_imported_late_and_leaves_validation_as_it_was(validate, run_code, tmp_path):
+    code = f"""
 import sys
+import warnings
+warnings.simplefilter("error")
 import pyro.distributions as dist
 from pyro_vae.priors import FlowPrior
 import pyro_vae.encoders
@@ -212,5 +213,4 @@ except ValueError:
     sys.exit(0 if {validate} else 3)
 sys.exit(3 if {validate} else 0)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert run_code(code, tmp_path) == Ended(0, "", "")

@@ -1,8 +1,5 @@
 """A program whose chunks are recorded and repeated gives what it gives when it runs itself."""
 
-import subprocess
-import sys
-
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyro_vae import build
 from pyro_vae.compiled import NotRecordable, record
 from pyro_vae.program import ChunkedLogDensity, log_density
+from tests.processes import Ended
 
 X = torch.linspace(-2, 2, 5)[:, None]
 
@@ -68,9 +66,9 @@ def test_recorded_chunks_equal_the_program(program):
     assert (runs < 20) == (program is normal)  # the others can't be recorded
 
 
-def test_recording_does_not_import_a_compiler():
+def test_recording_does_not_import_a_compiler(run_code, tmp_path):
     code = "import sys, torch; from pyro_vae.compiled import record; record(torch.exp, torch.ones(1)); "
-    subprocess.run([sys.executable, "-c", code + "assert 'torch._dynamo' not in sys.modules"], check=True)
+    assert run_code(code + "assert 'torch._dynamo' not in sys.modules", tmp_path) == Ended(0, "", "")
 
 
 def test_a_record_draws_fresh_noise():

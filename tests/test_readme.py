@@ -2,10 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -140,10 +137,8 @@ print(pyro_vae.__version__)
 """
 
 
-def test_a_clone_that_is_not_installed_trains_and_evaluates(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", IN_A_BARE_CLONE]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_a_clone_that_is_not_installed_trains_and_evaluates(run_code, tmp_path):
+    ran = run_code(IN_A_BARE_CLONE, tmp_path)
     assert ran.returncode == 0, ran.stderr
     version = ran.stdout.split()[-1]
     written = [json.loads(path.read_text()) for path in sorted((tmp_path / "run").rglob("*.json"))]
