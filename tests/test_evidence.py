@@ -1,4 +1,6 @@
 import math
+from functools import partial
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -408,6 +410,36 @@ def test_draws_outside_of_the_latents_support_weigh_nothing(model, site, locatio
         exact = 0.5 - x + dist.Normal(0.0, 1.0).cdf(x - 1).log()
     assert ((result.log_evidence - exact).abs() < 4 * result.se).all()
     assert (result.se < 0.03).all()
+
+
+def test_distributions_that_do_not_know_their_support_are_taken():
+    class Plain(dist.TorchDistribution):
+        """A standard normal that says no more than it has to."""
+
+        arg_constraints: ClassVar = {}
+
+        def expand(self, batch_shape, _instance=None):
+            return Plain(torch.Size(batch_shape))
+
+        def sample(self, sample_shape=()):
+            return torch.randn(torch.Size(sample_shape) + self.batch_shape)
+
+        def log_prob(self, value):
+            return dist.Normal(0.0, 1.0).log_prob(value)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Plain())
+
+    def model(x, p_of_z):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", p_of_z), 1.0), obs=x)
+
+    x = torch.tensor([-1.0, 0.0, 2.0])
+    for p_of_z in (Plain(), dist.Normal(0.0, 1.0)):
+        result = log_evidence(partial(model, p_of_z=p_of_z), guide, x, num_samples=5000, seed=0)
+        exact = dist.Normal(0.0, 2**0.5).log_prob(x)
+        assert ((result.log_evidence - exact).abs() < 4 * result.se).all()
 
 
 def test_a_guide_at_a_point_is_refused():

@@ -163,14 +163,19 @@ def may_leave_support(model: Program, guide: Program, x: Data) -> list[str]:
     few = take(x, slice(0, 2))
     sites = dict(sample_sites(trace(model, few, 3)))
     drawn = dict(sample_sites(trace(guide, few, 3)))
-    return [
-        name for name in sites if name in drawn and not _within(drawn[name]["fn"].support, sites[name]["fn"].support)
-    ]
+    return [name for name in sites if name in drawn and not _within(drawn[name]["fn"], sites[name]["fn"])]
 
 
-def _within(inner: Any, outer: Any) -> bool:
-    """Whether a support is known to lie within another: in all reals, or in one of the same kind and bounds."""
-    inner, outer = without_dimensions(inner), without_dimensions(outer)
+def _within(guide: Any, model: Any) -> bool:
+    """Whether a support is known to lie within the model's: in all reals, or in one of the same kind and bounds."""
+    try:
+        outer = without_dimensions(model.support)
+    except NotImplementedError:  # a distribution that does not know its support, so nothing can be asked of it
+        return True
+    try:
+        inner = without_dimensions(guide.support)
+    except NotImplementedError:
+        return outer is constraints.real
     same = type(inner) is type(outer) and all(
         torch.as_tensor(getattr(inner, name)).equal(torch.as_tensor(bound))
         for name, bound in vars(outer).items()

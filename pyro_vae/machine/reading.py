@@ -60,10 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
-    try:
-        return _object(json.loads(read_text(path)))
-    except (json.JSONDecodeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a JSON object ({error})") from None
+    return _read_mapping(path, json.loads, "a JSON object")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -73,10 +70,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
+    return _read_mapping(path, parse_yaml, "a YAML mapping")
+
+
+def _read_mapping(path: Path, parse: Callable[[str], Any], expected: str) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        return _object(parse_yaml(read_text(path)))
-    except (yaml.YAMLError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a YAML mapping ({' '.join(str(error).split())})") from None
+        value = parse(text)
+    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: expected {expected} ({' '.join(str(error).split())})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected {expected}, got {type(value).__name__}")
+    return value
 
 
 def parse_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:
@@ -116,9 +121,3 @@ def read_columns(path: Path, *names: str) -> dict[str, np.ndarray]:
     if not rows:
         raise ValueError(f"{path}: expected a row at least, got none")
     return columns
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"got {type(value).__name__}")
-    return value
