@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 LIMITS = {".json": 2**22, ".yaml": 2**18, ".csv": 2**27}  # bytes
+MAX_DEPTH = 100  # levels of a YAML file: a config has about five
 
 
 def check_file(path: Path, most: int | None = None) -> int:
@@ -87,12 +88,14 @@ def _read_mapping(path: Path, parse: Callable[[str], Any], expected: str) -> dic
 def parse_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:
     """Return what YAML says, without aliases: by these a few lines can say more than a memory holds.
 
+    Older parsers take a time that grows by the square of the depth: it has a limit too.
+
     Args:
         text: At most as much as a configuration.
         load: What reads it once it is known to be harmless.
 
     Raises:
-        yaml.YAMLError: When it is none, has aliases, or is too long.
+        yaml.YAMLError: When it is none, has aliases, or is too long or too deep.
 
     Example:
         >>> parse_yaml("epochs: 3")
@@ -100,7 +103,11 @@ def parse_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:
     """
     if len(text) > LIMITS[".yaml"]:
         raise yaml.YAMLError(f"expected at most {LIMITS['.yaml']:,} characters, got {len(text):,}")
+    depth = 0
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"expected at most {MAX_DEPTH} levels, got more")
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"expected no aliases, got *{event.anchor}; write out what it stands for")
     return load(text)
