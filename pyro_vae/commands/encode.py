@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import open_run, options_of, read_chosen, run_parser
 from pyro_vae.commands.cli import Parser, command
-from pyro_vae.commands.outputs import Results, to_csv, to_npz
+from pyro_vae.commands.outputs import Results, check_memory, to_csv, to_npz
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
 from pyro_vae.runs.opening import Examples
@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     run, device, vae, folder = open_run(args, NAME)
     examples = read_chosen(run, vae, args)
+    check_memory("num_samples", args.num_samples, 8 * vae.config.latent_dim)
     latents = encode(vae, examples.x.to(device), **options_of(encode, args))
 
     results = Results(folder, "latents").write(

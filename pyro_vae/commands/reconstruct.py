@@ -11,6 +11,7 @@ from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.outputs import (
     Results,
     by_column,
+    bytes_of_datum,
     check_memory,
     column_names,
     rows_of_table,
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     run, device, vae, folder = open_run(args, NAME)
     examples = read_chosen(run, vae, args)
     x = examples.x
-    check_memory("max_examples", 2 * len(x), vae)
+    check_memory("max_examples", len(x), 2 * bytes_of_datum(vae))
     names = column_names(run, vae)
     made = reconstruct(vae, x.to(device), mean=not args.draw, seed=args.seed)
     again = made.x.cpu()
