@@ -15,8 +15,9 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from pyro_vae import data
-from pyro_vae.data import known, pixels, source
+from pyro_vae.data import known, pixels
 from pyro_vae.data.images import SUFFIXES
+from pyro_vae.machine import memory
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, size=(40, 3, 5)).astype(np.uint8)
@@ -567,7 +568,7 @@ def test_memory_is_checked_for_tables_and_images(tmp_path, monkeypatch):
     table = save_text(tmp_path / "t.csv", "1,2\n" * 1000)
     folder = save_images(tmp_path / "images")
     array = save_npy(tmp_path / "x.npy", GREY)
-    monkeypatch.setattr(source, "physical_memory", lambda: 4000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 4000)
     for path in (table, folder, array):
         refused(lambda path=path: data.load(path), path, "memory")
 

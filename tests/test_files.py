@@ -287,3 +287,20 @@ def test_what_a_killed_training_was_writing_is_removed(run):
         (folder / TEMPORARY.format("0123")).write_text("half")
     call("train", run)
     assert not list(run.rglob(".*"))
+
+
+def test_a_command_to_go_on_with_is_quoted_for_a_shell(tmp_path, monkeypatch, capsys):
+    """A run folder is called after its data, and these by whoever made them."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "_train_epoch", stop)
+    run = tmp_path / "x$(touch PWNED)"
+    with pytest.raises(SystemExit):
+        train.main([*QUICK, "--run", str(run)])
+    assert f"python -m pyro_vae.train --resume '{run}'\n" in capsys.readouterr().out
+    (run / "checkpoint").mkdir()
+    (run / "checkpoint" / "state.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=r"--resume '.*x\$\(touch PWNED\)'"):
+        pyro_vae.load(run)

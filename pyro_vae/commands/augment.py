@@ -9,8 +9,8 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import OF_A_FILE, Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, to_csv, to_npz
-from pyro_vae.data.source import Source, check_memory
+from pyro_vae.commands.outputs import Results, check_memory, to_csv, to_npz
+from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
 from pyro_vae.runs.opening import of_class, read_examples, read_source
@@ -40,7 +40,7 @@ def main(opened: Opened) -> None:
         read_source(run, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae.label
     )
     check_count(times=args.times)
-    check_memory(args.data, 4 * examples.x.numel() * (args.times + 1))
+    check_memory("times", args.times + 1, 4 * examples.x.numel())
     count, form, levels = len(examples.x), vae.config.pixels, vae.config.levels
     print(f"data        {examples.name}: {count:,} examples")
     made = augment(vae, opened.x(), **options_of(augment, args)).cpu()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.commands.arguments import Opened, on_run, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, to_csv, with_error
+from pyro_vae.commands.outputs import Results, check_samples, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN
@@ -54,6 +54,7 @@ def classify_and_write(
 ) -> None:
     """Estimate log P(x, y) of all classes, write the figures and show them; ``facts`` are the seed, the device …."""
     check_data(vae.model, examples.x)
+    check_samples("num_samples", num_samples)
     kind = "" if examples.split == "all" else f"{examples.split} "
     print(f"data        {examples.name}: {len(examples.x):,} {kind}examples, {vae.num_classes} classes")
     print(f"estimator   importance sampling, {num_samples:,} samples for each example and class, on {facts['device']}")

@@ -35,7 +35,7 @@ from pyro_vae.commands.evaluation_report import (
     summarize,
     to_netcdf,
 )
-from pyro_vae.commands.outputs import Results
+from pyro_vae.commands.outputs import Results, bytes_of_datum, check_memory, check_samples
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_weights, quasi_random
@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
                 if args.estimator == "bidirectional":
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
+                _check_sizes(args, vae)
                 own, begin = own_share(examples.x.to(device))
             args.precision = precision_on(device, args.precision)
         if over_classes:
@@ -184,6 +185,20 @@ def complete(args: Namespace, given: Namespace) -> Namespace:
         raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
     args.name = "evaluation" if part is None else f"evaluation-{part}"
     return args
+
+
+def _check_sizes(args: Namespace, vae: VAE) -> None:
+    """Refuse counts of what would not fit in memory.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    if args.estimator == "importance":
+        check_samples("num_samples", args.num_samples)
+        check_samples("max_num_samples", args.max_num_samples or args.num_samples)
+    else:
+        check_memory("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
+        check_memory("num_temperatures", args.num_temperatures, 512)  # a number, and a tensor of step sizes
 
 
 def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:

@@ -16,7 +16,17 @@ from torch import Tensor
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv, with_error
+from pyro_vae.commands.outputs import (
+    BLOCK,
+    Results,
+    as_npz,
+    by_column,
+    bytes_of_datum,
+    check_memory,
+    check_samples,
+    to_csv,
+    with_error,
+)
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
@@ -105,6 +115,7 @@ def main(opened: Opened) -> None:
     """Fill blanks, and leave the files in a folder."""
     args, vae = opened.args, opened.vae
     task = read_task(opened.run, vae, args)
+    check_sizes(args, vae, task)
     x = task.x.to(opened.device)
     _introduce(args, vae, task)
     method = METHODS[args.method]
@@ -120,6 +131,25 @@ def main(opened: Opened) -> None:
     write(results, task, filled, scored, arrays, args)
     print(*_words(task, filled, scored), sep="\n")
     results.conclude(lambda path: draw(path, vae, task, arrays))
+
+
+def check_sizes(args: Namespace, vae: VAE, task: Task) -> None:
+    """Refuse counts of what would not fit in memory.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    table = Path(args.data).stat().st_size if _is_table(args.data) else 0
+    check_memory("num_completions", args.num_completions, 4 * task.x.numel() + table)
+    if args.method == "gibbs":
+        check_memory("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
+    if args.method == "importance" or task.truth is not None:
+        check_samples("num_samples", args.num_samples)
+        check_memory("num_starts", args.num_starts, 4 * BLOCK * vae.config.latent_dim**2)
+
+
+def _is_table(data: str | None) -> bool:
+    return data is not None and Path(data).suffix.lower() == ".csv"
 
 
 def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
@@ -242,7 +272,7 @@ def write(
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
     files: dict[str, bytes | str] = {"completed.npz": as_npz({"rows": task.rows.numpy(), **stored})}
-    if args.data is not None and Path(args.data).suffix.lower() == ".csv":
+    if _is_table(args.data):
         tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
 from pyro_vae.machine.files import write_files
+from pyro_vae.machine.memory import largest
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 
+BLOCK = 64  # data whose importance weights are kept at the same time, at least
 KINDS = ("json", "csv", "npz", "nc", "png")
 
 
@@ -100,18 +101,37 @@ def check_row(option: str, row: int, size: int) -> int:
     return row
 
 
-def check_memory(option: str, count: int, vae: VAE) -> None:
-    """Refuse to make so many data that they would not fit in memory, before any is taken.
+def check_memory(option: str, count: int, each: int) -> None:
+    """Refuse to make so many that they would not fit in memory, before any is taken.
+
+    Args:
+        option: That says how many.
+        count: How many.
+        each: The bytes that each of them takes.
 
     Raises:
         ValueError: Naming the option.
     """
-    each = 4 * (int(np.prod(x_shape(vae))) + vae.config.latent_dim)
-    most = int(MEMORY_FRACTION * physical_memory()) // each
+    _check_most(option, count, largest() // each)
+
+
+def check_samples(option: str, count: int) -> None:
+    r"""Refuse more importance samples than memory is there for, which takes :math:`3 \sqrt K` weights of each datum.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    _check_most(option, count, (largest() // (3 * 8 * BLOCK)) ** 2)
+
+
+def _check_most(option: str, count: int, most: int) -> None:
     if count > most:
-        raise ValueError(
-            f"--{option}: expected at most {most:,} data, a quarter of this machine's memory, got {count:,}"
-        )
+        raise ValueError(f"--{option}: expected at most {most:,}, a quarter of this machine's memory, got {count:,}")
+
+
+def bytes_of_datum(vae: VAE) -> int:
+    """Return what a datum and its latents take in memory."""
+    return 4 * (math.prod(x_shape(vae)) + vae.config.latent_dim)
 
 
 def x_shape(vae: VAE) -> tuple[int, ...]:

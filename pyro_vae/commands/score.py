@@ -22,7 +22,7 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, finite, to_csv, with_error
+from pyro_vae.commands.outputs import Results, check_samples, finite, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
@@ -102,6 +102,7 @@ def check_options(args: Namespace, num_held_out: int) -> None:
         ValueError: Naming the option.
     """
     check_count(num_samples=args.num_samples)
+    check_samples("num_samples", args.num_samples)
     smallest = (2 if args.two_sided else 1) / (num_held_out + 1)
     if not 0 < args.level < 1:
         raise ValueError(f"--level must be between 0 and 1, got {args.level:g}")

@@ -1,12 +1,14 @@
 """Train a VAE from the command line: ``python -m pyro_vae.train``."""
 
+import contextlib
 import datetime
 import itertools
+import math
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +29,9 @@ from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.machine.files import named, subfolder
+from pyro_vae.machine.memory import at_most, check_memory, largest
 from pyro_vae.runs import folder, keeping
-from pyro_vae.runs.checkpoint import STATE, load_training
+from pyro_vae.runs.checkpoint import STATE, load_training, no_larger_than
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
 from pyro_vae.training.progress import TrainingProgress
@@ -137,15 +140,16 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     if labels and config.label_in is None:
         config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
     with own_seed(config.seed, device=torch.device("cpu")):
-        vae = build(
-            dataset.shape,
-            **{name: _plain(config[name]) for name in ("prior", "encoder", "likelihood")},
-            **{name: config[name] for name in BUILD_OPTIONS},
-            levels=dataset.levels,
-            pixels=dataset.pixels,
-            missing=config.missing,
-            num_classes=dataset.num_classes,
-        )
+        with _no_larger_model_than_fits(config):
+            vae = build(
+                dataset.shape,
+                **{name: _plain(config[name]) for name in ("prior", "encoder", "likelihood")},
+                **{name: config[name] for name in BUILD_OPTIONS},
+                levels=dataset.levels,
+                pixels=dataset.pixels,
+                missing=config.missing,
+                num_classes=dataset.num_classes,
+            )
         train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
         for x in (train, dataset.validation, dataset.test):
             vae.check(x)
@@ -158,6 +162,9 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     config.epochs, config.batch_size = options.epochs, options.batch_size
     steps = -(-len(dataset.train) // options.batch_size)
     objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
+    particles = options.batch_size * getattr(objective, "num_particles", 1)
+    decoded = math.prod(dataset.shape) * vae.likelihood.params_per_element + config.latent_dim
+    check_memory("objective.num_particles, batch_size", 4 * particles * decoded, "choose smaller ones")
     training = Training(
         vae,
         dataset.train,
@@ -169,6 +176,23 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         **asdict(options),
     )
     return dataset, vae, training
+
+
+@contextlib.contextmanager
+def _no_larger_model_than_fits(config: Namespace) -> Iterator[None]:
+    """Refuse, inside, to build a model that fits neither in memory nor to the checkpoint of a resumed run."""
+    if config.resume is not None and (state := Path(config.resume) / STATE).exists():
+        with no_larger_than(state):
+            yield
+        return
+    try:
+        with at_most(largest()):
+            yield
+    except MemoryError:
+        raise ValueError(
+            "hidden_dims, latent_dim or an option of a part: expected a model of at most "
+            f"{largest() / 2**30:.3g} GiB, a quarter of this machine's memory, got a larger one; make it smaller"
+        ) from None
 
 
 @command

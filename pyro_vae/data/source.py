@@ -1,7 +1,6 @@
 """What every reader returns, and the checks that all of them share."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.arrays import ShowsShapes
-
-# The values of a data set, as float32, may take this part of the machine's memory:
-# reading holds up to three copies for a moment.
-MEMORY_FRACTION = 0.25
+from pyro_vae.machine import memory
 
 FILL_BLANKS = "fill them with pyro-vae impute, train on what is there with --missing, or remove the rows with blanks"
 
@@ -43,22 +39,9 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def physical_memory() -> int:
-    """Return the bytes of the machine's memory, taken as 8 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
-
-
 def check_memory(data: str, num_bytes: int) -> None:
-    """Refuse data that would not fit in memory, before any is taken."""
-    limit = int(MEMORY_FRACTION * physical_memory())
-    if num_bytes > limit:
-        raise ValueError(
-            f"data={data!r}: expected at most {limit / 2**30:.3g} GiB, a quarter of this machine's memory, but its "
-            f"size asks for {num_bytes / 2**30:.3g} GiB; use a part of the data, or a machine with more memory"
-        )
+    """Refuse data whose values, as float32, would not fit in memory: reading holds up to three copies for a moment."""
+    memory.check_memory(f"data={data!r}", num_bytes, "use a part of the data, or a machine with more memory")
 
 
 def to_tensor(data: str, array: np.ndarray, missing: bool = False) -> Tensor:

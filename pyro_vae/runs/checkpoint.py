@@ -1,8 +1,10 @@
 """Files of a model and of a training under way: safetensors, never pickle."""
 
+import contextlib
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from pyro_vae.build import build
 from pyro_vae.machine.files import named, subfolder, write_file
+from pyro_vae.machine.memory import at_most
 from pyro_vae.machine.reading import check_file
 from pyro_vae.vae import VAE
 
@@ -72,7 +75,7 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     if vae is None:
         if config is None:
             raise ValueError(f"{path} holds a VAE put together by hand: build one like it, and pass it as vae=...")
-        vae = _build(path, config, shapes)
+        vae = _build(path, config)
     _check_fit(path, vae.state_dict(), shapes)
     tensors = _read_tensors(path)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
@@ -89,6 +92,27 @@ def checkpoint_folder(run: Path) -> Path:
         ValueError: When it is a link.
     """
     return subfolder(run, Path(STATE).parent.name)
+
+
+@contextlib.contextmanager
+def no_larger_than(path: Path) -> Iterator[None]:
+    """Build, inside, no model that takes more memory than a file of its weights explains.
+
+    They may be in half precision, and building takes up to three times a model's own size, where the priors of classes
+    are brought together.
+
+    Raises:
+        ValueError: When it would.
+    """
+    _, shapes = _read_header(path)
+    try:
+        with at_most(8 * check_file(path) + 2**24, num_operations=100 * (len(shapes) + 20)):
+            yield
+    except MemoryError:
+        raise ValueError(
+            f"{path} belongs to another model: the one that is described would be larger than its {len(shapes)} "
+            f"tensors in {path.stat().st_size:,} bytes"
+        ) from None
 
 
 def training_as_bytes(training: "Training") -> bytes:
@@ -113,17 +137,12 @@ def load_training(training: "Training", run: Path) -> None:
         raise ValueError(f"{path} is no checkpoint of this training: {error!r} is missing or unknown") from error
 
 
-def _build(path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> VAE:
-    """Build the VAE that a file describes, taking no more memory than the file's own size explains."""
+def _build(path: Path, config: dict[str, Any]) -> VAE:
+    """Build the VAE that a file describes."""
     try:
-        try:
-            with torch.device("meta"):
-                _check_fit(path, build(**config).state_dict(), shapes)
-        except NotImplementedError:
-            pass  # a part that computes with values while it is built, as flows do
-        with torch.random.fork_rng([]):
+        with no_larger_than(path), torch.random.fork_rng([]):
             return build(**config)
-    except (TypeError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, RuntimeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} doesn't describe a VAE: {str(error).splitlines()[0]}") from error
 
 
