@@ -39,7 +39,9 @@ class Parser(ArgumentParser):
         self._option_string_actions[f"--{nested_key}"]._enable_path = False  # type: ignore[attr-defined]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong with the arguments, and end with status 2."""
+        """Print what is wrong with the arguments, and end with status 2; those of a part are the outer parser's."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         program = self.prog.split(" [options]")[0]
         fail(f"{_one_line(message)} (see {program} --help)")
 
@@ -115,6 +117,10 @@ _PLAINER = (
     (r"Expected (?:a )?", "expected "),
     (r"No module named '([\w.]+)'", r"no module \1 is in the current folder or installed"),
     (r"Option '(\w+)' is not accepted", r"there is no option \1"),
+    (r", got (NestedArg|Namespace)\(.*\)", ""),
+    (r"Not a valid subclass of \w+; Subclass types.*implicit class_path\)", "expected the name of a class"),
+    (r"Import path does not correspond to a subclass of (\w+)", r"expected a subclass of \1"),
+    (r"--(\w+): [\w.]+: --(\w+): ", r"--\1.\2: "),  # of a part
 )
 
 
