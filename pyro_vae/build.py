@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -189,13 +188,11 @@ def find_class(class_path: str, base: type) -> Any:
     Raises:
         ValueError: When there is no such class.
     """
-    module_name, _, name = class_path.rpartition(".")
     kind = base.__name__.lower()
+    if not isinstance(class_path, str) or not all(part.isidentifier() for part in class_path.split(".")):
+        raise ValueError(f"{kind}: expected the name of a class, alone or as module.Class, got {class_path!r}")
+    module_name, _, name = class_path.rpartition(".")
     module_name = module_name or f"pyro_vae.{kind}s"
-    # Importing runs a module, and a name may come from a stranger's file: only modules made to be imported.
-    unfit = module_name.split(".")[0] in sys.stdlib_module_names or "__main__" in module_name.split(".")
-    if unfit and module_name not in sys.modules:
-        raise ValueError(f"{kind}: expected a part of this package or of a module with parts, got {class_path!r}")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:

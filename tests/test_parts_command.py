@@ -183,14 +183,14 @@ def test_a_part_in_a_file_beside_the_current_folder(way, own):
     assert (code, err) == (0, "")
     assert "likelihood StudentT" in out
     assert json.loads((own / "run" / "summary.json").read_text())["likelihood"] == "mypart.StudentT"
-    assert pyro_vae.load("run").likelihood.df == 3
+    assert pyro_vae.load("run", trust=["mypart"]).likelihood.df == 3
 
     (own / "mypart.py").unlink()
     del sys.modules["mypart"]
     importlib.invalidate_caches()
     with pytest.raises(ValueError, match=r"^[^\n]*'mypart.StudentT': No module named 'mypart'[^\n]*$"):
-        pyro_vae.load("run")
-    code, out, err = train("--resume", "run", "--epochs", "2")
+        pyro_vae.load("run", trust=["mypart"])
+    code, out, err = train("--resume", "run", "--epochs", "2", "--trust", "mypart")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "mypart.StudentT: no module mypart is in the current folder or installed" in err
 

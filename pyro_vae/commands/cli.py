@@ -8,7 +8,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 import docstring_parser
@@ -16,27 +15,17 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
-from pyro_vae.machine.reading import LIMITS, check_file, parse_yaml
+from pyro_vae.machine.reading import parse_yaml
 
 YAML = "yaml_without_aliases"
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors are one line, and which reads configurations as from a stranger."""
+    """An argument parser whose errors are one line, and which reads YAML as from a stranger."""
 
     def __init__(self, *arguments: Any, **options: Any):
         set_loader(YAML, lambda text: parse_yaml(text, get_loader("yaml")), exceptions=(yaml.YAMLError,))
         super().__init__(*arguments, **{"parser_mode": YAML} | options)
-
-    def parse_path(self, path: Any, *arguments: Any, **options: Any) -> Any:
-        """Parse a configuration, if it is a file of no more than a configuration's size."""
-        check_file(Path(path), LIMITS[".yaml"])
-        return super().parse_path(path, *arguments, **options)
-
-    def add_subclass_arguments(self, baseclass: Any, nested_key: str, *arguments: Any, **options: Any) -> None:
-        """Add an option that names a class: never a file of its options, such as one in the current folder."""
-        super().add_subclass_arguments(baseclass, nested_key, *arguments, **options)
-        self._option_string_actions[f"--{nested_key}"]._enable_path = False  # type: ignore[attr-defined]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong with the arguments, and end with status 2; those of a part are the outer parser's."""

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         with as_one():
             args = complete(parser().parse_args(argv), given=parser().parse_args(argv, defaults=False))
             run, device = named(args.run), resolve_device(args.device)
-            whole = load(run).to(device)
+            whole = load(run, trust=args.trust).to(device)
             over_classes = isinstance(whole, ConditionalVAE) and args.label is None
             if over_classes and args.name == "evaluation":
                 args.name = "evaluation-classes"  # of other columns than the others have
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
                     f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
                 )
             if not over_classes:
-                vae = load_run(run, args.label).to(device)
+                vae = load_run(run, args.label, trust=args.trust).to(device)
                 examples = read_chosen(run, vae, args)
                 if args.estimator == "bidirectional":
                     examples = replace(examples, split="simulated", labels=None)

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pyro.infer import ELBO
 from pyro_vae import data, encoders, likelihoods, objectives, priors  # noqa: F401  (classes for the parser)
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
+from pyro_vae.commands.arguments import TRUST
 from pyro_vae.commands.cli import Parser, command, fail
 from pyro_vae.commands.outputs import with_error
 from pyro_vae.conditional import ConditionalVAE
@@ -27,6 +28,8 @@ from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.machine.files import named, subfolder
+from pyro_vae.machine.reading import read_yaml
+from pyro_vae.machine.trust import check_names, class_paths
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
 from pyro_vae.training.loop import Row, Training
@@ -43,13 +46,30 @@ DEFAULTS = {
 }
 BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
 # Options about the one call: they don't make the run what it is, and don't belong into its configuration.
-OF_THE_CALL = ("config", "run", "overwrite", "resume", "log")
+OF_THE_CALL = ("config", "trust", "run", "overwrite", "resume", "log")
+
+
+def parts(
+    prior: Prior | None = None,
+    encoder: Encoder | None = None,
+    likelihood: Likelihood | None = None,
+    objective: ELBO | None = None,
+) -> None:
+    """Parts: a class each, by its name or as module.Class, and its own options.
+
+    Args:
+        prior: p(z).
+        encoder: q(z|x).
+        likelihood: p(x|z).
+        objective: What is maximised. Default: pyro.infer.Trace_ELBO.
+    """
 
 
 def parser() -> Parser:
     """Return the parser; its options are the parameters of the functions and classes that take them."""
     parser = Parser(prog="python -m pyro_vae.train", description="Train a VAE, and leave a run folder.")
     parser.add_argument("--config", action="config", help="A YAML file of options, such as a run's config.yaml.")
+    parser.add_argument("--trust", **TRUST)
     parser.add_argument("--run", type=str | None, help="The run folder to make. Default: runs/DATA-DATE-TIME.")
     parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
@@ -57,8 +77,7 @@ def parser() -> Parser:
     parser.add_function_arguments(data.load, skip={"preferred", "missing"})
     missing = "Take data with blanks (NaN, in a .csv file also empty cells and NA), and train on the rest."
     parser.add_argument("--missing", action="store_true", help=missing)
-    for name, base in PARTS.items():
-        parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
+    parser.add_function_arguments(parts, skip={f"{part}.init_args.{name}" for part in PARTS for name in FILLED_IN})
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
     parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
@@ -70,19 +89,19 @@ def parse(argv: list[str] | None) -> Namespace:
     """Parse the options; with ``--resume``, on top of the run's own.
 
     Raises:
-        ValueError: When a resumed run's configuration would change.
+        ValueError: When a configuration is none, or a resumed run's would change.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    config = _parse(argv)
+    configs, trust, options = _apart(sys.argv[1:] if argv is None else argv)
+    config = _parse(options, configs, trust)
     if config.resume is None:
         return config
-    stored_path = Path(config.resume) / folder.CONFIG
-    if not stored_path.exists():
+    stored_path = os.path.join(config.resume, folder.CONFIG)
+    if not os.path.exists(stored_path):
         raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {folder.CONFIG})")
     if config.run is not None or config.overwrite:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
-    stored = _parse(["--config", str(stored_path)])
-    config = _parse(["--config", str(stored_path), *argv])
+    stored = _parse([], [stored_path], trust)
+    config = _parse(options, [stored_path, *configs], trust)
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
         more_epochs = key == "epochs" and (wanted[key] or 0) > own[key]
@@ -94,24 +113,57 @@ def parse(argv: list[str] | None) -> Namespace:
     return config
 
 
-def _parse(argv: list[str]) -> Namespace:
-    configs, options = _apart(argv)
-    no_objective = not any(arg.split("=")[0] == "--objective" for arg in options)
-    if no_objective and (not configs or parser().parse_args(configs).objective is None):
-        options = ["--objective", DEFAULTS["objective"], *options]
-    return parser().parse_args([*configs, *options])
-
-
-def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Take the configurations out of the arguments: the parser lets them win over all options before them."""
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the configurations, the modules that they may have imported, and the options, which win over them."""
     configs: list[str] = []
+    trust: list[str] = []
     options: list[str] = []
     for arg in (remaining := iter(argv)):
-        if re.fullmatch("--conf(i|ig)?", arg):
-            configs += [arg, *itertools.islice(remaining, 1)]
+        name, inline, value = arg.partition("=")
+        into = configs if re.fullmatch("--conf(i|ig)?", name) else trust if name == "--trust" else None
+        if into is not None and (value := value if inline else next(remaining, "")):
+            into.append(value)
         else:
-            (configs if re.match("--conf(i|ig)?=", arg) else options).append(arg)
-    return configs, options
+            options.append(arg)
+    return configs, [*trust, *_named(options)], options
+
+
+def _named(options: Sequence[str]) -> Iterator[str]:
+    """Yield the modules of the parts that options name."""
+    for option, following in itertools.zip_longest(options, options[1:], fillvalue=""):
+        name, inline, value = option.partition("=")
+        if name.removeprefix("--").partition(".")[0] in PARTS:
+            yield from (path.rpartition(".")[0] for path in class_paths(value if inline else following))
+
+
+def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str]) -> Namespace:
+    """Parse options on top of configurations, which name no module that isn't trusted: the parser imports them."""
+    parse, base = parser(), None
+    for path in configs:
+        base = parse.parse_object(_read_config(path, trust), namespace=base)
+    if (base is None or base.objective is None) and not any(arg.split("=")[0] == "--objective" for arg in options):
+        options = ["--objective", DEFAULTS["objective"], *options]
+    config = parse.parse_args(options, namespace=base)
+    for part in PARTS:
+        if config[part] is None:
+            raise ValueError(f"{part}: expected the name of a class, got null; leave it out for the default")
+    return config
+
+
+def _read_config(path: str, trust: Sequence[str]) -> dict[str, Any]:
+    """Read a configuration, as from a stranger: it says nothing of the one call, and names no untrusted module.
+
+    Raises:
+        ValueError: When it does, or is none.
+        FileNotFoundError: When there is none.
+    """
+    settings = read_yaml(Path(path))
+    for key in OF_THE_CALL:
+        if settings.pop(key, None):  # as --print_config shows them, they are not set
+            raise ValueError(f"config: {path} sets {key}, which concerns the one call; give --{key} with the command")
+    parts = [value for key, value in settings.items() if re.split(r"\W", str(key))[0] in PARTS]
+    check_names(f"config: {path}", parts, trust)
+    return settings
 
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:

@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
         FileNotFoundError: When there is none.
         ValueError: When it is too large, or no text.
     """
-    most = LIMITS[path.suffix]
+    most = LIMITS.get(path.suffix, LIMITS[".yaml"])
     check_file(path, most)
     with path.open("rb") as file:
         content = file.read(most)

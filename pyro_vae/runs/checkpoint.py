@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pyro_vae.build import build
 from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.machine.reading import check_file
+from pyro_vae.machine.trust import check_names
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -45,15 +47,16 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
     write_file(path / MODEL if path.is_dir() else path, _as_bytes(vae.state_dict(), config))
 
 
-def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
+def load(path: str | os.PathLike, vae: VAE | None = None, *, trust: Sequence[str] = ()) -> VAE:
     """Return the VAE that ``save``, or a training run, has written.
 
-    The file holds no code. It may name parts in modules of others, which are then imported: load such a
-    model only where you would import these modules yourself.
+    The file holds no code, but it may name parts in modules of others. Such a module is imported, which runs it, only
+    if it is in ``trust``; a part that the program has imported already is used as it is.
 
     Args:
         path: A run folder, or a file.
         vae: Put the weights into this one, instead of building one.
+        trust: Modules, such as ["mymodule"], that the file may have imported, with those below them.
 
     Returns:
         The VAE, on the CPU, in evaluation mode, equal to the saved one to the last bit.
@@ -72,6 +75,7 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     if vae is None:
         if config is None:
             raise ValueError(f"{path} holds a VAE put together by hand: build one like it, and pass it as vae=...")
+        check_names(str(path), config, trust)
         vae = _build(path, config, shapes)
     _check_fit(path, vae.state_dict(), shapes)
     tensors = _read_tensors(path)

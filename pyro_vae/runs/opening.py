@@ -38,7 +38,7 @@ class Examples(ShowsShapes):
     labels: Tensor | None
 
 
-def load_run(run: str | os.PathLike, label: int | None) -> VAE:
+def load_run(run: str | os.PathLike, label: int | None, *, trust: Sequence[str] = ()) -> VAE:
     """Load the model of a run; of a conditional one that of P(X | Y = label), an ordinary VAE too.
 
     Without a label it is that of P(X), where the sum over the classes is an ordinary VAE.
@@ -46,7 +46,7 @@ def load_run(run: str | os.PathLike, label: int | None) -> VAE:
     Raises:
         ValueError: When there is no such class, or a class is needed and none is named.
     """
-    vae = load(run)
+    vae = load(run, trust=trust)
     if not isinstance(vae, ConditionalVAE):
         check_no_label(run, label)
         return vae
