@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-from pyro_vae.commands.cli import fail
+from pyro_vae.commands.cli import command, fail
 
 COMMANDS = {
     "train": "train a VAE, and leave a run folder",
@@ -24,11 +24,12 @@ COMMANDS = {
 }
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command named by the first argument."""
     # A part in a file beside the user is found as with python -m; at the end, so that it shadows nothing installed.
     sys.path.append(os.getcwd())
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: pyro-vae COMMAND [options]\n")
         print("\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items()))

@@ -195,9 +195,10 @@ def find_class(class_path: str, base: type) -> Any:
     module_name = module_name or f"pyro_vae.{kind}s"
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module raises when it is imported
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{kind}: expected the name of a class, got {class_path!r}: {error}; a part of your own is named "
+            f"{kind}: expected the name of a class, got {class_path!r}: {what}; a part of your own is named "
             "as module.Class, with the module's file in the current folder or installed"
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
