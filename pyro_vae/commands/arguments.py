@@ -17,7 +17,7 @@ from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.outputs import column_names
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import Proposal
-from pyro_vae.machine.devices import resolve_device
+from pyro_vae.machine.devices import check_seed, resolve_device
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.program import Data, Program
 from pyro_vae.runs.checkpoint import load
@@ -164,6 +164,7 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
         ValueError: Naming the option that does not fit.
         FileExistsError: When there are earlier results, unless ``--overwrite`` is given.
     """
+    check_seed(args.seed)
     run, device = named(args.run), resolve_device(args.device)
     label = args.get("label")
     vae = load(run, trust=args.trust) if whole and label is None else load_run(run, label, trust=args.trust)
@@ -174,7 +175,7 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
         raise FileExistsError(
             f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
         )
-    return Opened(args, run, vae.to(device), device, folder)
+    return Opened(args, run, vae.to(device, torch.float32), device, folder)
 
 
 def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:

@@ -22,7 +22,6 @@ from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
-from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
@@ -156,7 +155,7 @@ def _protocol(summary: dict[str, Any]) -> str:
 def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
     """Compare with what the run's own data got in an earlier evaluation; None if there was none."""
     try:
-        earlier = check_facts("evaluation.json", read_json(run / "evaluation.json"), **EARLIER)
+        earlier = read_json(run / "evaluation.json", **EARLIER)
         own = read_columns(run / "evaluation.csv", "log_evidence")["log_evidence"]
     except (OSError, ValueError):
         return None
@@ -325,9 +324,10 @@ def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
 
 def _compared(summary: dict[str, Any]) -> str:
     own = summary["reference"]
+    lowest = with_error(own["log_evidence"], digits=1)
     text = (
-        f"{own['num_below']:,} of {summary['num_examples']:,} are below {with_error(own['log_evidence'], digits=1)} nats, "
-        f"as are {100 * own['quantile']:.0f} % of the run's {own['num_examples']:,} {own['split']} examples"
+        f"{own['num_below']:,} of {summary['num_examples']:,} are below {lowest} nats, as are "
+        f"{100 * own['quantile']:.0f} % of the run's {own['num_examples']:,} {own['split']} examples"
     )
     if any(own[name] != summary.get(name) for name in PROTOCOL):
         protocol = ", ".join(f"{name} {own[name]}" for name in PROTOCOL)

@@ -2,6 +2,7 @@
 
 from pyro_vae.commands.arguments import LABEL_HELP, TRUST
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.machine.devices import check_seed
 from pyro_vae.machine.files import named, write_file
 
 
@@ -23,6 +24,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
+    check_seed(args.seed)
     path = named(args.run) / "report.html" if args.out is None else named(args.out)
     if path.is_dir():
         raise IsADirectoryError(f"--out: {path} is a folder; name a file")

@@ -27,6 +27,7 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
+from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.machine.trust import check_names, class_paths
@@ -43,6 +44,15 @@ DEFAULTS = {
     "encoder": "pyro_vae.encoders.DiagonalNormal",
     "likelihood": "pyro_vae.likelihoods.Bernoulli",
     "objective": "pyro.infer.Trace_ELBO",
+}
+# Options of Pyro's objectives, which don't say of what type they are.
+OF_PYRO: dict[str, Any] = {
+    **dict.fromkeys(("num_particles", "max_plate_nesting"), (int,)),
+    **dict.fromkeys(("vectorize_particles", "strict_enumeration_warning", "ignore_jit_warnings"), (bool,)),
+    **dict.fromkeys(("alpha", "tail_adaptive_beta"), (int, float)),
+    "max_iarange_nesting": (int, None),
+    "retain_graph": (bool, None),
+    "jit_options": (dict, None),
 }
 BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
 # Options about the one call: they don't make the run what it is, and don't belong into its configuration.
@@ -104,7 +114,7 @@ def parse(argv: list[str] | None) -> Namespace:
     config = _parse(options, [stored_path, *configs], trust)
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
-        more_epochs = key == "epochs" and (wanted[key] or 0) > own[key]
+        more_epochs = key == "epochs" and own[key] is not None and (wanted[key] or 0) > own[key]
         if wanted[key] != own[key] and not (more_epochs and stored.lr_schedule == "constant"):
             raise ValueError(
                 f"resume: --{key} {_shown(wanted[key])} contradicts the run's own {_shown(own[key])}"
@@ -144,9 +154,12 @@ def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str])
     if (base is None or base.objective is None) and not any(arg.split("=")[0] == "--objective" for arg in options):
         options = ["--objective", DEFAULTS["objective"], *options]
     config = parse.parse_args(options, namespace=base)
-    for part in PARTS:
-        if config[part] is None:
-            raise ValueError(f"{part}: expected the name of a class, got null; leave it out for the default")
+    for name, default in (parse.get_defaults().as_dict() | DEFAULTS).items():
+        # Both are what the parser lets a configuration say.
+        if default is not None and config[name] is None:
+            raise ValueError(f"{name}: expected a value, got null; leave it out for the default")
+        if type(default) is bool and type(config[name]) is not bool:
+            raise ValueError(f"{name}: expected true or false, got {config[name]!r}")
     return config
 
 
@@ -209,7 +222,10 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     assert options.batch_size is not None
     config.epochs, config.batch_size = options.epochs, options.batch_size
     steps = -(-len(dataset.train) // options.batch_size)
-    objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
+    chosen = _plain(config.objective)
+    if chosen["class_path"].startswith("pyro.infer."):
+        check_facts("objective", chosen.get("init_args", {}), **OF_PYRO)
+    objective = make_part(chosen, ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     training = Training(
         vae,
         dataset.train,

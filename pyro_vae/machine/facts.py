@@ -3,9 +3,10 @@
 from typing import Any
 
 Kind = type | list | None
+Kinds = tuple[Kind, ...]
 
 
-def check_facts(what: str, facts: Any, **kinds: tuple[Kind, ...]) -> dict[str, Any]:
+def check_facts(what: str, facts: Any, **kinds: Kinds) -> dict[str, Any]:
     """Return what a file says, if each of its facts that is named here is of one of these types.
 
     Args:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pyro_vae.machine.facts import Kinds, check_facts
+
 LIMITS = {".json": 2**22, ".yaml": 2**18, ".csv": 2**27}  # bytes
 
 
@@ -53,30 +55,32 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes; write it again") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object.
+def read_json(path: Path, **kinds: Kinds) -> dict[str, Any]:
+    """Return a JSON file's object, whose facts are of these types; see :func:`check_facts`.
 
     Raises:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
     try:
-        return _object(json.loads(read_text(path)))
+        facts = _object(json.loads(read_text(path)))
     except (json.JSONDecodeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a JSON object ({error})") from None
+    return check_facts(str(path), facts, **kinds)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML file's mapping; see :func:`parse_yaml`.
+def read_yaml(path: Path, **kinds: Kinds) -> dict[str, Any]:
+    """Return a YAML file's mapping, whose facts are of these types; see :func:`parse_yaml` and :func:`check_facts`.
 
     Raises:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
     try:
-        return _object(parse_yaml(read_text(path)))
+        facts = _object(parse_yaml(read_text(path)))
     except (yaml.YAMLError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a YAML mapping ({' '.join(str(error).split())})") from None
+    return check_facts(str(path), facts, **kinds)
 
 
 def parse_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:

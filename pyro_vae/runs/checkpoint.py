@@ -13,6 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
+from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.trust import check_names
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 STATE = "checkpoint/state.safetensors"
+FLOATS = {torch.float32, torch.float64}
+# What is written of a model, see `build`.
+FACTS: dict[str, Any] = {
+    "x_shape": ([int],),
+    **dict.fromkeys(("prior", "encoder", "likelihood"), (str, dict)),
+    "latent_dim": (int,),
+    **dict.fromkeys(("network", "activation", "pixels"), (str,)),
+    "hidden_dims": ([int],),
+    "levels": (int, None),
+    "missing": (bool,),
+    "num_classes": (int, None),
+    "label_in": ([str], None),
+}
 
 
 def save(vae: VAE, path: str | os.PathLike) -> None:
@@ -75,14 +89,18 @@ def load(path: str | os.PathLike, vae: VAE | None = None, *, trust: Sequence[str
     if vae is None:
         if config is None:
             raise ValueError(f"{path} holds a VAE put together by hand: build one like it, and pass it as vae=...")
-        check_names(str(path), config, trust)
+        check_names(str(path), check_facts(str(path), config, **FACTS), trust)
         vae = _build(path, config, shapes)
     _check_fit(path, vae.state_dict(), shapes)
     tensors = _read_tensors(path)
+    _check_types(path, vae.state_dict(), tensors)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         vae.to(dtypes.pop())
     vae.load_state_dict(tensors)
+    for name, parameter in vae.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{path}: {name}: expected finite weights, got NaN or infinity; train again")
     return vae.eval()
 
 
@@ -111,10 +129,12 @@ def load_training(training: "Training", run: Path) -> None:
     facts, shapes = _read_header(path)
     weights = {name.removeprefix("weights/"): shape for name, shape in shapes.items() if name.startswith("weights/")}
     _check_fit(path, training.vae.state_dict(), weights)
+    tensors = _read_tensors(path)
+    _check_types(path, training.vae.state_dict(), tensors)
     try:
-        training.load_state_dict(_read_tensors(path), facts)
+        training.load_state_dict(tensors, facts)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no checkpoint of this training: {error!r} is missing or unknown") from error
+        raise ValueError(f"{path} is no checkpoint of this training ({error!r})") from error
 
 
 def _build(path: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> VAE:
@@ -138,6 +158,15 @@ def _check_fit(path: Path, expected: dict[str, Tensor], shapes: dict[str, tuple[
             raise ValueError(
                 f"{path} belongs to another model: for {name} expected {want}, got {shapes.get(name, 'nothing')}"
             )
+
+
+def _check_types(path: Path, expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Refuse weights, and what belongs to them as "…/NAME", of other types than float32 and float64."""
+    for name, tensor in tensors.items():
+        own = expected.get(name.rpartition("/")[2], tensor)
+        kinds = FLOATS if own.is_floating_point() else {own.dtype}
+        if tensor.dtype not in kinds:
+            raise ValueError(f"{path}: {name}: expected {' or '.join(sorted(map(str, kinds)))}, got {tensor.dtype}")
 
 
 def _as_bytes(tensors: dict[str, Tensor], facts: Any) -> bytes:
