@@ -1,12 +1,11 @@
 """Train a VAE from the command line: ``python -m pyro_vae.train``."""
 
 import datetime
-import itertools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +29,7 @@ from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_fir
 from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.machine.reading import read_yaml
-from pyro_vae.machine.trust import check_names, class_paths
+from pyro_vae.machine.trust import check_names, named_modules
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training
 from pyro_vae.training.loop import Row, Training
@@ -101,7 +100,9 @@ def parse(argv: list[str] | None) -> Namespace:
     Raises:
         ValueError: When a configuration is none, or a resumed run's would change.
     """
-    configs, trust, options = _apart(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    trust = named_modules(argv)
+    configs, options = _apart(argv)
     config = _parse(options, configs, trust)
     if config.resume is None:
         return config
@@ -123,27 +124,17 @@ def parse(argv: list[str] | None) -> Namespace:
     return config
 
 
-def _apart(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return the configurations, the modules that they may have imported, and the options, which win over them."""
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the configurations out of the arguments, of which all others win over them."""
     configs: list[str] = []
-    trust: list[str] = []
     options: list[str] = []
     for arg in (remaining := iter(argv)):
         name, inline, value = arg.partition("=")
-        into = configs if re.fullmatch("--conf(i|ig)?", name) else trust if name == "--trust" else None
-        if into is not None and (value := value if inline else next(remaining, "")):
-            into.append(value)
+        if re.fullmatch("--conf(i|ig)?", name) and (value := value if inline else next(remaining, "")):
+            configs.append(value)
         else:
             options.append(arg)
-    return configs, [*trust, *_named(options)], options
-
-
-def _named(options: Sequence[str]) -> Iterator[str]:
-    """Yield the modules of the parts that options name."""
-    for option, following in itertools.zip_longest(options, options[1:], fillvalue=""):
-        name, inline, value = option.partition("=")
-        if name.removeprefix("--").partition(".")[0] in PARTS:
-            yield from (path.rpartition(".")[0] for path in class_paths(value if inline else following))
+    return configs, options
 
 
 def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str]) -> Namespace:

@@ -1,11 +1,13 @@
 """Which modules a name in a file may have imported: importing runs a module, and the file may be a stranger's."""
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
+KINDS = ("prior", "encoder", "likelihood", "objective", "proposal")
 OWN = __name__.partition(".")[0]
 
 
@@ -39,6 +41,24 @@ def check_names(what: str, value: Any, trust: Sequence[str]) -> None:
                 f"{what} names {name[:100]}, and no module is imported because a file names it; if you trust it, say "
                 f"--trust {module}, in Python trust=[{module!r}]"
             )
+
+
+def named_modules(arguments: Sequence[str]) -> list[str]:
+    """Return the modules that a command line names: those of its parts, and those it trusts.
+
+    Example:
+        >>> named_modules(["--prior", "mymodule.Mixture", "--trust=other", "--data", "table.csv"])
+        ['mymodule', 'other']
+    """
+    modules = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, inline, value = argument.partition("=")
+        value = value if inline else following
+        if option == "--trust":
+            modules.append(value)
+        elif option.removeprefix("--").partition(".")[0] in KINDS:
+            modules += [name.rpartition(".")[0] for name in class_paths(value)]
+    return modules
 
 
 def class_paths(value: Any) -> Iterator[str]:
