@@ -1,5 +1,6 @@
 """What a user or a file can cause is one line with status 2, in every command; a fault of ours says that it is one."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -372,6 +373,27 @@ def test_a_checkpoint_that_lacks_what_belongs_to_a_weight(name, folder, capsys):
     change(folder / "run" / "checkpoint" / "state.safetensors", lambda tensors: tensors.pop(name))
     line = refused(capsys, "train", "--resume", "run", "--epochs", "3")
     assert f"the checkpoint is incomplete: what belongs to {WEIGHT} is missing" in line
+
+
+EXTREME = [
+    ("prior.scale", np.nan),
+    ("prior.scale", -1.0),
+    ("encoder.network.0.weight", 1e38),
+    ("decoder.2.bias", -1e38),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), EXTREME)
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"train", "parts"}))
+def test_weights_that_lead_nowhere_are_no_fault(command, name, value, folder, capsys, monkeypatch):
+    arguments = ["run"] if command in ("check", "classify") else ON_A_RUN[command]
+    if command == "classify":
+        call("train", *QUICK, "--condition", "label", "--label_in", "[encoder,decoder]", "--run", "run", "--overwrite")
+    change(folder / "run" / "model.safetensors", lambda tensors: tensors[name].fill_(value))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with contextlib.suppress(SystemExit):
+        call(command, *arguments)
+    assert not list(folder.glob("pyro-vae-*.txt")), capsys.readouterr().err
 
 
 def test_figures_that_are_not_known_are_said_to_be_so(folder, capsys):
