@@ -186,6 +186,29 @@ def test_memory_that_is_not_there_is_one_line(take, capsys):
     assert line.startswith("error: out of memory: ")
 
 
+def test_what_a_message_holds_is_shown_and_not_obeyed(capsys):
+    for error in (
+        ValueError("a\x1b[31m\u2028b\rc"),
+        FileNotFoundError(2, "No such file", "a\nb\x07"),
+        KeyError("\x1b[2J"),
+    ):
+        with pytest.raises(SystemExit):
+            fail_with(error)([])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), OverflowError("too large"), AttributeError("x")]
+)
+def test_what_nobody_has_foreseen_is_a_fault(error, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        fail_with(error)([])
+    assert ended.value.code == 70
+
+
 def test_a_lost_process_is_nobodys_mistake(capsys):
     with pytest.raises(SystemExit) as ended:
         fail_with(ProcessLost("another process ended"))([])

@@ -110,8 +110,9 @@ def _printable() -> Iterator[None]:
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Print an error as one line, and end the program."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print an error as one line, and end the program. What a file says in it can't control the terminal."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    print(f"error: {shown}", file=sys.stderr)
     raise SystemExit(status)
 
 

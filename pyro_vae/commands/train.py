@@ -106,13 +106,13 @@ def parse(argv: list[str] | None) -> Namespace:
     config = _parse(options, configs, trust)
     if config.resume is None:
         return config
-    stored_path = os.path.join(config.resume, folder.CONFIG)
-    if not os.path.exists(stored_path):
+    stored_path = Path(config.resume) / folder.CONFIG
+    if not stored_path.exists():
         raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {folder.CONFIG})")
     if config.run is not None or config.overwrite:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
-    stored = _parse([], [stored_path], trust)
-    config = _parse(options, [stored_path, *configs], trust)
+    stored = _parse([], [str(stored_path)], trust)
+    config = _parse(options, [str(stored_path), *configs], trust)
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
         more_epochs = key == "epochs" and own[key] is not None and (wanted[key] or 0) > own[key]

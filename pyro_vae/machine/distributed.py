@@ -255,6 +255,8 @@ def exit_status(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if isinstance(error, ZeroDivisionError | OverflowError):  # nobody says by these that a result isn't finite
+        return 70
     if isinstance(error, ArithmeticError | ProcessLost) or out_of_memory(error):
         return 1
     return 2 if isinstance(error, ValueError | OSError) else 70

@@ -26,8 +26,8 @@ def check_facts(what: str, facts: Any, **kinds: Kinds) -> dict[str, Any]:
     """
     if not isinstance(facts, dict):
         raise ValueError(f"{what}: expected facts by name, got {type(facts).__name__}")
-    for name in kinds.keys() & facts.keys():
-        if not any(_is(facts[name], kind) for kind in kinds[name]):
+    for name in kinds:
+        if name in facts and not any(_is(facts[name], kind) for kind in kinds[name]):
             *some, last = (_name(kind) for kind in kinds[name])
             expected = f"{', '.join(some)} or {last}" if some else last
             raise ValueError(f"{what}: {name}: expected {expected}, got {repr(facts[name])[:100]}")
