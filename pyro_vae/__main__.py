@@ -4,7 +4,8 @@ import importlib
 import os
 import sys
 
-from pyro_vae.commands.cli import fail
+from pyro_vae.commands.cli import command, fail
+from pyro_vae.machine.trust import named_modules
 
 COMMANDS = {
     "train": "train a VAE, and leave a run folder",
@@ -24,11 +25,14 @@ COMMANDS = {
 }
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Run the command named by the first argument."""
-    # A part in a file beside the user is found as with python -m; at the end, so that it shadows nothing installed.
-    sys.path.append(os.getcwd())
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if argv is None else argv
+    # A part in a file beside the user is found as with python -m; at the end, so that it shadows nothing installed, and
+    # only where one is named: libraries look for others, which need not be there, and the folder may be a stranger's.
+    if named_modules(arguments) or (arguments[:1] == ["parts"] and not all(a.startswith("-") for a in arguments[1:])):
+        sys.path.append(os.getcwd())
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: pyro-vae COMMAND [options]\n")
         print("\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items()))

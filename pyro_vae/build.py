@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -189,18 +188,17 @@ def find_class(class_path: str, base: type) -> Any:
     Raises:
         ValueError: When there is no such class.
     """
-    module_name, _, name = class_path.rpartition(".")
     kind = base.__name__.lower()
+    if not isinstance(class_path, str) or not all(part.isidentifier() for part in class_path.split(".")):
+        raise ValueError(f"{kind}: expected the name of a class, alone or as module.Class, got {class_path!r}")
+    module_name, _, name = class_path.rpartition(".")
     module_name = module_name or f"pyro_vae.{kind}s"
-    # Importing runs a module, and a name may come from a stranger's file: only modules made to be imported.
-    unfit = module_name.split(".")[0] in sys.stdlib_module_names or "__main__" in module_name.split(".")
-    if unfit and module_name not in sys.modules:
-        raise ValueError(f"{kind}: expected a part of this package or of a module with parts, got {class_path!r}")
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module raises when it is imported
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{kind}: expected the name of a class, got {class_path!r}: {error}; a part of your own is named "
+            f"{kind}: expected the name of a class, got {class_path!r}: {what}; a part of your own is named "
             "as module.Class, with the module's file in the current folder or installed"
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):

@@ -180,6 +180,10 @@ def _pairs(values: Values) -> tuple[int, int]:
     return first.shape[0], first.shape[1]
 
 
+# What torch says when it draws from distributions whose parameters nobody has validated.
+_NO_PARAMETERS = ("elements of std >= 0", "probability tensor contains", "Expected p_in >= 0", "invalid Poisson rate")
+
+
 @contextmanager
 def quiet(model: Program, x: Data, seed: int | None, *programs: Program) -> Iterator[torch.Generator]:
     """Evaluate without gradients, validation, dropout, or a trace on the caller's random state.
@@ -187,6 +191,9 @@ def quiet(model: Program, x: Data, seed: int | None, *programs: Program) -> Iter
     Yields:
         A generator of seeds for the blocks of noise, itself seeded by ``seed``, or where
         that is None by torch's global generator.
+
+    Raises:
+        ArithmeticError: When a distribution is drawn from whose parameters are none.
     """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
@@ -202,6 +209,13 @@ def quiet(model: Program, x: Data, seed: int | None, *programs: Program) -> Iter
             m.training = False
         try:
             yield torch.Generator().manual_seed(seed)
+        except RuntimeError as error:
+            if any(words in str(error) for words in _NO_PARAMETERS):
+                raise ArithmeticError(
+                    f"a distribution can't be drawn from, since its parameters are out of range ({error}); look for "
+                    "weights, or data, that are too large or not finite"
+                ) from error
+            raise
         finally:
             for m in training:
                 m.training = True

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -183,16 +184,29 @@ def test_a_part_in_a_file_beside_the_current_folder(way, own):
     assert (code, err) == (0, "")
     assert "likelihood StudentT" in out
     assert json.loads((own / "run" / "summary.json").read_text())["likelihood"] == "mypart.StudentT"
-    assert pyro_vae.load("run").likelihood.df == 3
+    assert pyro_vae.load("run", trust=["mypart"]).likelihood.df == 3
 
     (own / "mypart.py").unlink()
     del sys.modules["mypart"]
     importlib.invalidate_caches()
     with pytest.raises(ValueError, match=r"^[^\n]*'mypart.StudentT': No module named 'mypart'[^\n]*$"):
-        pyro_vae.load("run")
-    code, out, err = train("--resume", "run", "--epochs", "2")
+        pyro_vae.load("run", trust=["mypart"])
+    code, out, err = train("--resume", "run", "--epochs", "2", "--trust", "mypart")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "mypart.StudentT: no module mypart is in the current folder or installed" in err
+
+
+TABLE = ["train", *QUICK, "--data", "table.csv", "--likelihood", "Gaussian", "--run", "run"]
+
+
+@pytest.mark.parametrize("arguments", [["parts", "--json"], TABLE], ids=["parts", "train"])
+def test_no_file_in_the_current_folder_stands_for_a_library_that_is_not_installed(arguments, tmp_path):
+    np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(60, 3)), delimiter=",")
+    for name in ("charset_normalizer", "cython", "flint", "gmpy2", "lz4", "psutil", "scikits", "sksparse", "uarray"):
+        (tmp_path / f"{name}.py").write_text(f"open('it_ran', 'a').write('{name}')")
+    result = subprocess.run([SCRIPT, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_a_file_in_the_current_folder_shadows_nothing_installed(tmp_path):

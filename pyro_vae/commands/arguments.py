@@ -17,7 +17,7 @@ from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.outputs import column_names
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import Proposal
-from pyro_vae.machine.devices import resolve_device
+from pyro_vae.machine.devices import check_seed, resolve_device
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.program import Data, Program
 from pyro_vae.runs.checkpoint import load
@@ -25,6 +25,12 @@ from pyro_vae.runs.opening import Examples, load_run, read_examples
 from pyro_vae.vae import VAE
 
 LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
+TRUST: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "MODULE",
+    "help": "Import this module, if the run or the configuration names a part in it; may be repeated.",
+}
 OF_A_FILE = ("levels", "data_dir", "max_examples")
 
 
@@ -45,6 +51,7 @@ def run_parser(
     add("run", help="A run folder.")
     if label:
         add("--label", type=int | None, help=LABEL_HELP)
+    add("--trust", **TRUST)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')
     if folder:
@@ -55,10 +62,18 @@ def run_parser(
     return parser
 
 
+def proposals(proposal: Proposal | None = None) -> None:
+    """Name the proposal, and its options.
+
+    Args:
+        proposal: What is sampled from: Widened, Defensive, Refined, Laplace or module.Class. Default: the encoder's
+            q(z|x).
+    """
+
+
 def add_proposal_argument(parser: Parser) -> None:
     """Add the option that names a proposal."""
-    help = "What is sampled from: Widened, Defensive, Refined, Laplace or module.Class. Default: the encoder's q(z|x)."
-    parser.add_subclass_arguments(Proposal, "proposal", required=False, instantiate=False, help=help)
+    parser.add_function_arguments(proposals)
 
 
 def options_of(function: Callable[..., Any], args: Namespace) -> dict[str, Any]:
@@ -149,9 +164,10 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
         ValueError: Naming the option that does not fit.
         FileExistsError: When there are earlier results, unless ``--overwrite`` is given.
     """
+    check_seed(args.seed)
     run, device = named(args.run), resolve_device(args.device)
     label = args.get("label")
-    vae = load(run) if whole and label is None else load_run(run, label)
+    vae = load(run, trust=args.trust) if whole and label is None else load_run(run, label, trust=args.trust)
     folder = subfolder(run, name) if args.out is None else named(args.out)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--out: {folder} is a file; name a folder")
@@ -159,7 +175,7 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
         raise FileExistsError(
             f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
         )
-    return Opened(args, run, vae.to(device), device, folder)
+    return Opened(args, run, vae.to(device, torch.float32), device, folder)
 
 
 def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:

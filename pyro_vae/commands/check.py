@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyro_vae.commands.arguments import LABEL_HELP
+from pyro_vae.commands.arguments import LABEL_HELP, TRUST
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
 from pyro_vae.runs.opening import load_run, run_data
@@ -24,12 +24,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="pyro-vae check", description="Check each equation of the derivation.")
     parser.add_argument("run", nargs="?", help="A run folder. Default: models so small that every term is known.")
     parser.add_argument("--label", type=int | None, help=LABEL_HELP)
+    parser.add_argument("--trust", **TRUST)
     parser.add_argument("--json", action="store_true", help="Print the rows as JSON.")
     args = parser.parse_args(argv)
     if args.run is None:
         rows = check_derivation()
     else:
-        vae = load_run(args.run, args.label)
+        vae = load_run(args.run, args.label, trust=args.trust)
         rows = check(vae, run_data(args.run, vae.label).test[:NUM_DATA])
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))

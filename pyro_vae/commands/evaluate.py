@@ -40,7 +40,7 @@ from pyro_vae.commands.progress import progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_weights, quasi_random
 from pyro_vae.evidence.checks import check_count, check_data
-from pyro_vae.machine.devices import bfloat16_products, precision_on, resolve_device
+from pyro_vae.machine.devices import bfloat16_products, check_seed, precision_on, resolve_device
 from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.machine.files import named, write_file
 from pyro_vae.program import Program
@@ -93,8 +93,9 @@ def main(argv: list[str] | None = None) -> None:
     with joined():
         with as_one():
             args = complete(parser().parse_args(argv), given=parser().parse_args(argv, defaults=False))
+            check_seed(args.seed)
             run, device = named(args.run), resolve_device(args.device)
-            whole = load(run).to(device)
+            whole = load(run, trust=args.trust).to(device, torch.float32)
             over_classes = isinstance(whole, ConditionalVAE) and args.label is None
             if over_classes and args.name == "evaluation":
                 args.name = "evaluation-classes"  # of other columns than the others have
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
                     f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
                 )
             if not over_classes:
-                vae = load_run(run, args.label).to(device)
+                vae = load_run(run, args.label, trust=args.trust).to(device)
                 examples = read_chosen(run, vae, args)
                 if args.estimator == "bidirectional":
                     examples = replace(examples, split="simulated", labels=None)

@@ -32,6 +32,8 @@ ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much 
 CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against K
 # What has to agree for two estimates to be compared.
 PROTOCOL = ("estimator", "proposal", "num_samples")
+EARLIER: dict[str, Any] = dict.fromkeys(("split", "estimator", "proposal"), (str,))
+EARLIER |= dict.fromkeys(("num_examples", "num_samples"), (int,))
 LOWEST = 0.01  # the quantile below which an example of the user's own is called unlikely
 
 
@@ -153,7 +155,7 @@ def _protocol(summary: dict[str, Any]) -> str:
 def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
     """Compare with what the run's own data got in an earlier evaluation; None if there was none."""
     try:
-        earlier = read_json(run / "evaluation.json")
+        earlier = read_json(run / "evaluation.json", **EARLIER)
         own = read_columns(run / "evaluation.csv", "log_evidence")["log_evidence"]
     except (OSError, ValueError):
         return None
@@ -286,10 +288,8 @@ def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
         bits = summary["bits_per_dimension"]
         yield f"            {with_error(bits['mean'], bits['se'], 3)} bits per dimension"
     if "bounds_gap" in summary:
-        yield (
-            f"bounds      {summary['bounds_gap']['mean']:.3f} nats apart, at most {summary['bounds_gap']['max']:.3f}: "
-            "in expectation the error of either is no larger"
-        )
+        mean, most = (with_error(summary["bounds_gap"][name], digits=3) for name in ("mean", "max"))
+        yield f"bounds      {mean} nats apart, at most {most}: in expectation the error of either is no larger"
     if khat["threshold"] is None:
         if summary["estimator"] == "importance":
             yield "k-hat       unknown: the weights are equal, or too few for a tail; 25 samples are needed"
@@ -324,8 +324,9 @@ def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
 
 def _compared(summary: dict[str, Any]) -> str:
     own = summary["reference"]
+    lowest = with_error(own["log_evidence"], digits=1)
     text = (
-        f"{own['num_below']:,} of {summary['num_examples']:,} are below {own['log_evidence']:.1f} nats, as are "
+        f"{own['num_below']:,} of {summary['num_examples']:,} are below {lowest} nats, as are "
         f"{100 * own['quantile']:.0f} % of the run's {own['num_examples']:,} {own['split']} examples"
     )
     if any(own[name] != summary.get(name) for name in PROTOCOL):

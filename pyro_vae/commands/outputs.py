@@ -220,13 +220,15 @@ def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: i
     return [head, f"            {', '.join(shown[:most])}{more}"]
 
 
-def with_error(value: float, se: float | None, digits: int = 2) -> str:
+def with_error(value: float | None, se: float | None = None, digits: int = 2) -> str:
     """Write a figure with its standard error, where it has one: over a single example there is none.
 
     Example:
-        >>> with_error(-23.05, 0.19), with_error(-23.05, math.inf)
-        ('-23.05 ± 0.19', '-23.05')
+        >>> with_error(-23.05, 0.19), with_error(-23.05, math.inf), with_error(None)
+        ('-23.05 ± 0.19', '-23.05', 'unknown')
     """
+    if value is None or not math.isfinite(value):
+        return "unknown"
     error = f" ± {se:.{digits}f}" if se is not None and math.isfinite(se) else ""
     return f"{value:.{digits}f}{error}"
 

@@ -265,9 +265,10 @@ def _users(module_name: str) -> tuple[list[Part], KLTable]:
     """Return the parts of a user's module, and their closed forms with each other and with ours."""
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module raises when it is imported
         raise ValueError(
-            f"module: expected a module in the current folder or an installed one, got {module_name!r}: {error}"
+            f"module: expected a module in the current folder or an installed one, got {module_name!r}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     found = [describe(kind, part, module) for kind in KINDS for part in find_parts(kind, module)]
     if not found:

@@ -1,7 +1,8 @@
 """Make one HTML page of a run: ``pyro-vae report RUN``."""
 
-from pyro_vae.commands.arguments import LABEL_HELP
+from pyro_vae.commands.arguments import LABEL_HELP, TRUST
 from pyro_vae.commands.cli import Parser, command
+from pyro_vae.machine.devices import check_seed
 from pyro_vae.machine.files import named, write_file
 
 
@@ -11,6 +12,7 @@ def parser() -> Parser:
     add = parser.add_argument
     add("run", help="A run folder.")
     add("--label", type=int | None, help=LABEL_HELP)
+    add("--trust", **TRUST)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--out", type=str | None, metavar="FILE", help="The page. Default: RUN/report.html.")
     add("--overwrite", action="store_true", help="Replace an earlier page.")
@@ -22,6 +24,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
+    check_seed(args.seed)
     path = named(args.run) / "report.html" if args.out is None else named(args.out)
     if path.is_dir():
         raise IsADirectoryError(f"--out: {path} is a folder; name a file")
@@ -31,6 +34,6 @@ def main(argv: list[str] | None = None) -> None:
         raise FileNotFoundError(f"--out: {path.parent} is no folder; make it, or name another file")
     from pyro_vae.runs.page import report
 
-    page = report(args.run, check=not args.no_check, seed=args.seed, label=args.label)
+    page = report(args.run, check=not args.no_check, seed=args.seed, label=args.label, trust=args.trust)
     write_file(path, page)
     print(f"page        {path}  ({len(page.encode()) / 2**20:.1f} MB; open it in a browser, it needs no network)")

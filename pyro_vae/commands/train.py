@@ -2,13 +2,12 @@
 
 import contextlib
 import datetime
-import itertools
 import math
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from pyro.infer import ELBO
 from pyro_vae import data, encoders, likelihoods, objectives, priors  # noqa: F401  (classes for the parser)
 from pyro_vae.base import Encoder, Likelihood, Prior
 from pyro_vae.build import FILLED_IN, build, find_class, make_part
+from pyro_vae.commands.arguments import TRUST
 from pyro_vae.commands.cli import Parser, command, fail
 from pyro_vae.commands.outputs import with_error
 from pyro_vae.conditional import ConditionalVAE
@@ -28,8 +28,11 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
+from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.machine.memory import at_most, check_memory, largest
+from pyro_vae.machine.reading import read_yaml
+from pyro_vae.machine.trust import check_names, named_modules
 from pyro_vae.runs import folder, keeping
 from pyro_vae.runs.checkpoint import STATE, load_training, no_larger_than
 from pyro_vae.training.loop import Row, Training
@@ -44,15 +47,41 @@ DEFAULTS = {
     "likelihood": "pyro_vae.likelihoods.Bernoulli",
     "objective": "pyro.infer.Trace_ELBO",
 }
+# Options of Pyro's objectives, which don't say of what type they are.
+OF_PYRO: dict[str, Any] = {
+    **dict.fromkeys(("num_particles", "max_plate_nesting"), (int,)),
+    **dict.fromkeys(("vectorize_particles", "strict_enumeration_warning", "ignore_jit_warnings"), (bool,)),
+    **dict.fromkeys(("alpha", "tail_adaptive_beta"), (int, float)),
+    "max_iarange_nesting": (int, None),
+    "retain_graph": (bool, None),
+    "jit_options": (dict, None),
+}
 BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
 # Options about the one call: they don't make the run what it is, and don't belong into its configuration.
-OF_THE_CALL = ("config", "run", "overwrite", "resume", "log")
+OF_THE_CALL = ("config", "trust", "run", "overwrite", "resume", "log")
+
+
+def parts(
+    prior: Prior | None = None,
+    encoder: Encoder | None = None,
+    likelihood: Likelihood | None = None,
+    objective: ELBO | None = None,
+) -> None:
+    """Parts: a class each, by its name or as module.Class, and its own options.
+
+    Args:
+        prior: p(z).
+        encoder: q(z|x).
+        likelihood: p(x|z).
+        objective: What is maximised. Default: pyro.infer.Trace_ELBO.
+    """
 
 
 def parser() -> Parser:
     """Return the parser; its options are the parameters of the functions and classes that take them."""
     parser = Parser(prog="python -m pyro_vae.train", description="Train a VAE, and leave a run folder.")
     parser.add_argument("--config", action="config", help="A YAML file of options, such as a run's config.yaml.")
+    parser.add_argument("--trust", **TRUST)
     parser.add_argument("--run", type=str | None, help="The run folder to make. Default: runs/DATA-DATE-TIME.")
     parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
@@ -60,8 +89,7 @@ def parser() -> Parser:
     parser.add_function_arguments(data.load, skip={"preferred", "missing"})
     missing = "Take data with blanks (NaN, in a .csv file also empty cells and NA), and train on the rest."
     parser.add_argument("--missing", action="store_true", help=missing)
-    for name, base in PARTS.items():
-        parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
+    parser.add_function_arguments(parts, skip={f"{part}.init_args.{name}" for part in PARTS for name in FILLED_IN})
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
     parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
@@ -73,10 +101,12 @@ def parse(argv: list[str] | None) -> Namespace:
     """Parse the options; with ``--resume``, on top of the run's own.
 
     Raises:
-        ValueError: When a resumed run's configuration would change.
+        ValueError: When a configuration is none, or a resumed run's would change.
     """
     argv = sys.argv[1:] if argv is None else argv
-    config = _parse(argv)
+    trust = named_modules(argv)
+    configs, options = _apart(argv)
+    config = _parse(options, configs, trust)
     if config.resume is None:
         return config
     stored_path = Path(config.resume) / folder.CONFIG
@@ -84,11 +114,11 @@ def parse(argv: list[str] | None) -> Namespace:
         raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {folder.CONFIG})")
     if config.run is not None or config.overwrite:
         raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
-    stored = _parse(["--config", str(stored_path)])
-    config = _parse(["--config", str(stored_path), *argv])
+    stored = _parse([], [str(stored_path)], trust)
+    config = _parse(options, [str(stored_path), *configs], trust)
     wanted, own = config.as_dict(), stored.as_dict()
     for key in own.keys() - {*OF_THE_CALL, "device"}:
-        more_epochs = key == "epochs" and (wanted[key] or 0) > own[key]
+        more_epochs = key == "epochs" and own[key] is not None and (wanted[key] or 0) > own[key]
         if wanted[key] != own[key] and not (more_epochs and stored.lr_schedule == "constant"):
             raise ValueError(
                 f"resume: --{key} {_shown(wanted[key])} contradicts the run's own {_shown(own[key])}"
@@ -97,24 +127,50 @@ def parse(argv: list[str] | None) -> Namespace:
     return config
 
 
-def _parse(argv: list[str]) -> Namespace:
-    configs, options = _apart(argv)
-    no_objective = not any(arg.split("=")[0] == "--objective" for arg in options)
-    if no_objective and (not configs or parser().parse_args(configs).objective is None):
-        options = ["--objective", DEFAULTS["objective"], *options]
-    return parser().parse_args([*configs, *options])
-
-
-def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Take the configurations out of the arguments: the parser lets them win over all options before them."""
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the configurations out of the arguments, of which all others win over them."""
     configs: list[str] = []
     options: list[str] = []
     for arg in (remaining := iter(argv)):
-        if re.fullmatch("--conf(i|ig)?", arg):
-            configs += [arg, *itertools.islice(remaining, 1)]
+        name, inline, value = arg.partition("=")
+        if re.fullmatch("--conf(i|ig)?", name) and (value := value if inline else next(remaining, "")):
+            configs.append(value)
         else:
-            (configs if re.match("--conf(i|ig)?=", arg) else options).append(arg)
+            options.append(arg)
     return configs, options
+
+
+def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str]) -> Namespace:
+    """Parse options on top of configurations, which name no module that isn't trusted: the parser imports them."""
+    parse, base = parser(), None
+    for path in configs:
+        base = parse.parse_object(_read_config(path, trust), namespace=base)
+    if (base is None or base.objective is None) and not any(arg.split("=")[0] == "--objective" for arg in options):
+        options = ["--objective", DEFAULTS["objective"], *options]
+    config = parse.parse_args(options, namespace=base)
+    for name, default in (parse.get_defaults().as_dict() | DEFAULTS).items():
+        # Both are what the parser lets a configuration say.
+        if default is not None and config[name] is None:
+            raise ValueError(f"{name}: expected a value, got null; leave it out for the default")
+        if type(default) is bool and type(config[name]) is not bool:
+            raise ValueError(f"{name}: expected true or false, got {config[name]!r}")
+    return config
+
+
+def _read_config(path: str, trust: Sequence[str]) -> dict[str, Any]:
+    """Read a configuration, as from a stranger: it says nothing of the one call, and names no untrusted module.
+
+    Raises:
+        ValueError: When it does, or is none.
+        FileNotFoundError: When there is none.
+    """
+    settings = read_yaml(Path(path))
+    for key in OF_THE_CALL:
+        if settings.pop(key, None):  # as --print_config shows them, they are not set
+            raise ValueError(f"config: {path} sets {key}, which concerns the one call; give --{key} with the command")
+    parts = [value for key, value in settings.items() if re.split(r"\W", str(key))[0] in PARTS]
+    check_names(f"config: {path}", parts, trust)
+    return settings
 
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
@@ -161,7 +217,10 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     assert options.batch_size is not None
     config.epochs, config.batch_size = options.epochs, options.batch_size
     steps = -(-len(dataset.train) // options.batch_size)
-    objective = make_part(_plain(config.objective), ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
+    chosen = _plain(config.objective)
+    if chosen["class_path"].startswith("pyro.infer."):
+        check_facts("objective", chosen.get("init_args", {}), **OF_PYRO)
+    objective = make_part(chosen, ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
     particles = options.batch_size * getattr(objective, "num_particles", 1)
     decoded = math.prod(dataset.shape) * vae.likelihood.params_per_element + config.latent_dim
     check_memory("objective.num_particles, batch_size", 4 * particles * decoded, "choose smaller ones")

@@ -1,5 +1,6 @@
 """Data sets in memory, as one tensor for each split."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,7 +236,7 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
 def _read(data: str, data_dir: str | None, missing: bool, condition: str | None, required: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     if not path.exists():
         raise FileNotFoundError(
             f"data={data!r}: expected a data set's name ({', '.join(KNOWN)}), a .npz, .npy or .csv file or a folder "

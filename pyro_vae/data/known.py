@@ -43,7 +43,7 @@ def read_torchvision(
     data_dir: str | None, *, name: str, cls: str, validation: int, transposed: bool = False, **options: Any
 ) -> Source:
     """Read a relative of MNIST: images of 28 x 28 pixels with 256 levels; download it when it is not there."""
-    root = Path(data_dir or os.environ.get(ENVIRONMENT) or CACHE).expanduser()
+    root = Path(os.path.expanduser(data_dir or os.environ.get(ENVIRONMENT) or CACHE))
     way_out = "use a file of your own (--data FILE) or the embedded digits (--data digits)"
     try:
         from torchvision import datasets

@@ -135,6 +135,9 @@ class ClassScores:
 def score_classes(log_probs: Tensor, y: Tensor) -> ClassScores | None:
     """Compare log P(y | x), (N, C), with labels, (N,), where known; None where no label is.
 
+    Raises:
+        ArithmeticError: When some are NaN, as of a datum that no class gives any probability.
+
     Reference:
         Guo et al. (2017), On Calibration of Modern Neural Networks, equation 3.
 
@@ -146,6 +149,11 @@ def score_classes(log_probs: Tensor, y: Tensor) -> ClassScores | None:
     if not known.any():
         return None
     log_probs, y = log_probs[known].double(), y[known]
+    if (unknown := log_probs.isnan().any(-1)).any():
+        raise ArithmeticError(
+            f"P(y | x) is unknown for {int(unknown.sum())} of {len(y)} data, which no class gives any probability that "
+            "is a number; look for weights, or data, that are out of range"
+        )
     right = (log_probs.argmax(-1) == y).double()
     scores = log_probs.gather(1, y[:, None])[:, 0]
     sure = log_probs.max(-1).values.exp()

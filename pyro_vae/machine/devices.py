@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device: expected one that this machine has, such as cpu or auto, got {name!r}") from error
     return own_gpu(device) if device.type == "cuda" else device
 
@@ -94,6 +94,18 @@ def own_seed(*seeds: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch or numpy would not take.
+
+    Raises:
+        ValueError: With the range.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
+
+
 def set_seed(*seeds: int) -> None:
     """Start the global random numbers that belong to a sequence of whole numbers."""
+    for seed in seeds:
+        check_seed(seed)
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))

@@ -157,7 +157,7 @@ def as_one() -> Iterator[None]:
     except BaseException as error:
         failure = error
     if first:
-        from_first(_status(failure))
+        from_first(None if failure is None else exit_status(failure))
         if failure is not None:
             raise failure
     outcomes: list[Any] = [None] * dist.get_world_size()
@@ -245,10 +245,24 @@ def _end(*_: Any) -> None:
     raise ProcessLost("told to end, as torchrun tells all processes when one of them ends")
 
 
-def _status(failure: BaseException | None) -> int | None:
-    """Return the exit status that a failure leads to."""
-    if isinstance(failure, SystemExit):
-        return failure.code if isinstance(failure.code, int) else 1
-    if isinstance(failure, KeyboardInterrupt):
+def exit_status(error: BaseException) -> int:
+    """Return the status that a program ends with: 2 for what its user or a file can mend, 1 for what was tried in vain.
+
+    That is a computation whose numbers are not finite, for which the memory is too small, or whose processes are lost.
+    What nobody has foreseen is a fault of the program, with the status that sysexits.h has for it, 70.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
         return 130
-    return None if failure is None else 2 if isinstance(failure, ValueError | OSError) else 1
+    if isinstance(error, ZeroDivisionError | OverflowError):  # nobody says by these that a result isn't finite
+        return 70
+    if isinstance(error, ArithmeticError | ProcessLost) or out_of_memory(error):
+        return 1
+    return 2 if isinstance(error, ValueError | OSError) else 70
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had; of the CPU's, torch tells by its words alone."""
+    told = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)

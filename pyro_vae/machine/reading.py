@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from pyro_vae.machine.facts import Kinds, check_facts
 
 LIMITS = {".json": 2**22, ".yaml": 2**18, ".csv": 2**27}  # bytes
 MAX_DEPTH = 100  # levels of a YAML file: a config has about five
@@ -44,7 +46,7 @@ def read_text(path: Path) -> str:
         FileNotFoundError: When there is none.
         ValueError: When it is too large, or no text.
     """
-    most = LIMITS[path.suffix]
+    most = LIMITS.get(path.suffix, LIMITS[".yaml"])
     check_file(path, most)
     with path.open("rb") as file:
         content = file.read(most)
@@ -54,35 +56,35 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes; write it again") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object.
+def read_json(path: Path, **kinds: Kinds) -> dict[str, Any]:
+    """Return a JSON file's object, whose facts are of these types; see :func:`check_facts`.
 
     Raises:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
-    return _read_mapping(path, json.loads, "a JSON object")
+    return _read_mapping(path, json.loads, "a JSON object", kinds)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML file's mapping; see :func:`parse_yaml`.
+def read_yaml(path: Path, **kinds: Kinds) -> dict[str, Any]:
+    """Return a YAML file's mapping, whose facts are of these types; see :func:`parse_yaml` and :func:`check_facts`.
 
     Raises:
         FileNotFoundError: When there is none.
         ValueError: When it holds anything else.
     """
-    return _read_mapping(path, parse_yaml, "a YAML mapping")
+    return _read_mapping(path, parse_yaml, "a YAML mapping", kinds)
 
 
-def _read_mapping(path: Path, parse: Callable[[str], Any], expected: str) -> dict[str, Any]:
+def _read_mapping(path: Path, parse: Callable[[str], Any], expected: str, kinds: Mapping[str, Kinds]) -> dict[str, Any]:
     text = read_text(path)
     try:
         value = parse(text)
-    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: expected {expected} ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected {expected}, got {type(value).__name__}")
-    return value
+    return check_facts(str(path), value, **kinds)
 
 
 def parse_yaml(text: str, load: Callable[[str], Any] = yaml.safe_load) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.build import build
+from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.machine.memory import at_most
 from pyro_vae.machine.reading import check_file
+from pyro_vae.machine.trust import check_names
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -24,6 +26,20 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 STATE = "checkpoint/state.safetensors"
+FLOATS = {torch.float32, torch.float64}
+HALVES = {torch.bfloat16, torch.float16}  # which most parts can't compute in
+# What is written of a model, see `build`.
+FACTS: dict[str, Any] = {
+    "x_shape": ([int],),
+    **dict.fromkeys(("prior", "encoder", "likelihood"), (str, dict)),
+    "latent_dim": (int,),
+    **dict.fromkeys(("network", "activation", "pixels"), (str,)),
+    "hidden_dims": ([int],),
+    "levels": (int, None),
+    "missing": (bool,),
+    "num_classes": (int, None),
+    "label_in": ([str], None),
+}
 
 
 def save(vae: VAE, path: str | os.PathLike) -> None:
@@ -48,18 +64,20 @@ def save(vae: VAE, path: str | os.PathLike) -> None:
     write_file(path / MODEL if path.is_dir() else path, _as_bytes(vae.state_dict(), config))
 
 
-def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
+def load(path: str | os.PathLike, vae: VAE | None = None, *, trust: Sequence[str] = ()) -> VAE:
     """Return the VAE that ``save``, or a training run, has written.
 
-    The file holds no code. It may name parts in modules of others, which are then imported: load such a
-    model only where you would import these modules yourself.
+    The file holds no code, but it may name parts in modules of others. Such a module is imported, which runs it, only
+    if it is in ``trust``; a part that the program has imported already is used as it is.
 
     Args:
         path: A run folder, or a file.
         vae: Put the weights into this one, instead of building one.
+        trust: Modules, such as ["mymodule"], that the file may have imported, with those below them.
 
     Returns:
-        The VAE, on the CPU, in evaluation mode, equal to the saved one to the last bit.
+        The VAE, on the CPU, in evaluation mode, equal to the saved one to the last bit; in float64 if all of that is,
+        else in float32.
 
     Raises:
         FileNotFoundError: When there is no such file.
@@ -75,13 +93,17 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     if vae is None:
         if config is None:
             raise ValueError(f"{path} holds a VAE put together by hand: build one like it, and pass it as vae=...")
+        check_names(str(path), check_facts(str(path), config, **FACTS), trust)
         vae = _build(path, config)
     _check_fit(path, vae.state_dict(), shapes)
     tensors = _read_tensors(path)
+    _check_types(path, vae.state_dict(), tensors, FLOATS | HALVES)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:
-        vae.to(dtypes.pop())
+    vae.to(torch.float64 if dtypes == {torch.float64} else torch.float32)
     vae.load_state_dict(tensors)
+    for name, parameter in vae.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{path}: {name}: expected finite weights, got NaN or infinity; train again")
     return vae.eval()
 
 
@@ -131,10 +153,12 @@ def load_training(training: "Training", run: Path) -> None:
     facts, shapes = _read_header(path)
     weights = {name.removeprefix("weights/"): shape for name, shape in shapes.items() if name.startswith("weights/")}
     _check_fit(path, training.vae.state_dict(), weights)
+    tensors = _read_tensors(path)
+    _check_types(path, training.vae.state_dict(), tensors, FLOATS)
     try:
-        training.load_state_dict(_read_tensors(path), facts)
+        training.load_state_dict(tensors, facts)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no checkpoint of this training: {error!r} is missing or unknown") from error
+        raise ValueError(f"{path} is no checkpoint of this training ({error!r})") from error
 
 
 def _build(path: Path, config: dict[str, Any]) -> VAE:
@@ -153,6 +177,17 @@ def _check_fit(path: Path, expected: dict[str, Tensor], shapes: dict[str, tuple[
             raise ValueError(
                 f"{path} belongs to another model: for {name} expected {want}, got {shapes.get(name, 'nothing')}"
             )
+
+
+def _check_types(
+    path: Path, expected: dict[str, Tensor], tensors: dict[str, Tensor], floats: Collection[torch.dtype]
+) -> None:
+    """Refuse weights, and what belongs to them as "…/NAME", of other floating-point types than these."""
+    for name, tensor in tensors.items():
+        own = expected.get(name.rpartition("/")[2], tensor)
+        kinds = floats if own.is_floating_point() else {own.dtype}
+        if tensor.dtype not in kinds:
+            raise ValueError(f"{path}: {name}: expected {' or '.join(sorted(map(str, kinds)))}, got {tensor.dtype}")
 
 
 def _as_bytes(tensors: dict[str, Tensor], facts: Any) -> bytes:

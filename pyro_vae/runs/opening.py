@@ -20,6 +20,17 @@ from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.vae import VAE
 
+DATA_OPTIONS: dict[str, Any] = {
+    "data": (str,),
+    "pixels": (str, None),
+    "validation": (int, float, None),
+    "test": (int, float, None),
+    "levels": (int, None),
+    "data_dir": (str, None),
+    "missing": (bool,),
+    "condition": (str, None),
+}
+
 
 @dataclass(frozen=True, repr=False)
 class Examples(ShowsShapes):
@@ -38,15 +49,15 @@ class Examples(ShowsShapes):
     labels: Tensor | None
 
 
-def load_run(run: str | os.PathLike, label: int | None) -> VAE:
-    """Load the model of a run; of a conditional one that of P(X | Y = label), an ordinary VAE too.
+def load_run(run: str | os.PathLike, label: int | None, *, trust: Sequence[str] = ()) -> VAE:
+    """Load the model of a run, in float32 as all data are; of a conditional one that of P(X | Y = label), a VAE too.
 
     Without a label it is that of P(X), where the sum over the classes is an ordinary VAE.
 
     Raises:
         ValueError: When there is no such class, or a class is needed and none is named.
     """
-    vae = load(run)
+    vae = load(run, trust=trust).float()
     if not isinstance(vae, ConditionalVAE):
         check_no_label(run, label)
         return vae
@@ -79,7 +90,7 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
     path = Path(run) / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"{run} is no run folder (it holds no {CONFIG})")
-    config = read_yaml(path)
+    config = read_yaml(path, **DATA_OPTIONS)
     try:
         options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
         options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
@@ -171,7 +182,7 @@ def read_like(
 def read_source(run: Path, name: str, **how: Any) -> Source:
     """Read the user's data, without the column of labels where the run was trained with one."""
     path = run / CONFIG
-    condition = read_yaml(path).get("condition") if path.exists() else None
+    condition = read_yaml(path, **DATA_OPTIONS).get("condition") if path.exists() else None
     return data.read(name, condition=condition, **how)
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,7 +23,14 @@ HERE = Path(__file__).parent
 NUM_CHECKED, NUM_GRADIENTS = 32, 50  # a few seconds' work
 
 
-def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: int | None = None) -> str:
+def report(
+    run: str | os.PathLike,
+    *,
+    check: bool = True,
+    seed: int = 0,
+    label: int | None = None,
+    trust: Sequence[str] = (),
+) -> str:
     """Return a run as an HTML page: its figures, pictures and settings, and an explorer of its latent space.
 
     The page asks for nothing from anywhere, and its security policy forbids that it could. What the run's files
@@ -33,6 +41,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         check: Check the equations of the derivation on some test data, which takes a few seconds.
         seed: Of the samples that are shown.
         label: Of a conditional run: the class y, for P(X | Y = y).
+        trust: Modules of the run's parts that may be imported, as in :func:`pyro_vae.load`.
 
     Returns:
         The page.
@@ -52,7 +61,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         '<!DOCTYPE html>'
     """
     run = Path(run)
-    vae = load_run(run, label)
+    vae = load_run(run, label, trust=trust)
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
