@@ -12,6 +12,10 @@ import torch
 from tests.processes import few_imports
 
 torch.set_num_threads(1)
+# For devices that are not there, torch.manual_seed writes down the stack, which takes longer than many tests compute.
+for device in (torch.cuda, torch.xpu, torch.mtia):
+    if not device.is_available():
+        device.manual_seed_all = lambda seed: None
 
 
 @pytest.fixture(scope="session")
