@@ -137,12 +137,12 @@ plt.close()
 title("7. log P(X) from the prior, and from Q")
 # P(X) = E_{z~P(z)} P(X|z) = E_{z~Q} P(X|z) P(z) / Q(z|X): two means of weights. How many draws count is
 # (sum of the weights)^2 / (sum of their squares).
-x = test[:100]
+x = test[:20]
 with torch.no_grad():
-    q, p = vae.encoder(x), vae.prior().expand((100,))
+    q, p = vae.encoder(x), vae.prior().expand((20,))
     for name, proposal, num in [("P(z)", p, 100), ("P(z)", p, 10_000), ("Q(z|X)", q, 1000)]:
         z = proposal.sample((num,))
-        log_w = vae.likelihood(vae.decoder(z)).log_prob(x) + p.log_prob(z) - proposal.log_prob(z)  # (num, 100)
+        log_w = vae.likelihood(vae.decoder(z)).log_prob(x) + p.log_prob(z) - proposal.log_prob(z)  # (num, 20)
         log_p = (log_w.logsumexp(0) - math.log(num)).mean()
         count = (1 / log_w.softmax(0).square().sum(0)).median()
         print(f"{num:6} draws from {name:6}: log P(X) = {log_p:.2f}, where {count:.0f} draws count")

@@ -74,6 +74,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.pictures
 def test_an_augmented_data_set_is_one_to_train_on(run, tmp_path, capsys):
     digits = load("digits", pixels="levels")
     images, labels = digits.test.to(torch.uint8).reshape(-1, 8, 8).numpy(), digits.labels["test"].numpy()

@@ -85,7 +85,9 @@ def test_trains_or_says_why_not(prior, encoder, likelihood, objective, options):
         return
 
     before = {name: tensor.clone() for name, tensor in vae.named_parameters()}
-    (row,) = Training(vae, x, objective=loss, epochs=1, batch_size=BATCH, compile="off").run()
+    training = Training(vae, x, objective=loss, epochs=1, batch_size=BATCH, compile="off")
+    training.optim.not_recorded = "it takes longer than these few steps"
+    (row,) = training.run()
     assert math.isfinite(row["loss"])
     assert math.isfinite(row["elbo"])
     after = dict(vae.named_parameters())

@@ -54,6 +54,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_that_fails_loses_nothing_but_itself(name, folder, tmp_path, monkeypatch, capsys):
     arguments, draws, files, picture = PICTURES[name]

@@ -62,6 +62,7 @@ def refused(capsys, run, *arguments):
     return lines[0]
 
 
+@pytest.mark.pictures
 def test_the_files_hold_what_the_estimator_returns(run, capsys):
     evaluate.main([str(run), "--num_samples", "50"])
     vae, test = pyro_vae.load(run), load("digits")

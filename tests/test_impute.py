@@ -265,6 +265,7 @@ def trained(folder, options):
 QUICK = ["--num_samples", "100", "--steps", "20", "--num_starts", "2"]
 
 
+@pytest.mark.pictures
 def test_a_table_comes_back_as_it_was_but_for_its_blanks(table_run, tmp_path, capsys):
     text = 'a,b,positive\n1.50,,1\n-0.70,-0.8,0\n"-2.0",-2.10,\n\n,, \n0.1,NA,nan\n'
     (tmp_path / "blanks.csv").write_text(text)
@@ -291,9 +292,12 @@ def test_a_table_comes_back_as_it_was_but_for_its_blanks(table_run, tmp_path, ca
     assert (out / "completed.png").exists()
 
 
+@pytest.mark.pictures
 def test_hidden_cells_of_the_runs_own_table_are_scored_by_column(table_run, tmp_path, capsys):
     main([str(table_run), "--hide", "0.5", "--out", str(tmp_path / "out"), *QUICK])
-    truth = capsys.readouterr().out.split("truth ")[1]
+    output = capsys.readouterr()
+    truth = output.out.split("truth ")[1]
+    assert output.err == ""  # the picture was drawn
     assert re.search(r"root mean square error of each column .*\n +a [\d.]+ \([\d.]+\), b .*, positive ", truth)
 
 

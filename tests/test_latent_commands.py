@@ -13,6 +13,8 @@ from pyro_vae import inference
 from pyro_vae.commands.train import main as train
 from pyro_vae.data import load
 
+pytestmark = pytest.mark.pictures
+
 NAMES = ["length", "width", "kind"]
 
 

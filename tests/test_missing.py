@@ -274,7 +274,8 @@ def test_train_on_a_table_with_blanks_and_fill_them(tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_path):
+@pytest.mark.pictures
+def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_path, capsys):
     def run_command(name, *options):
         importlib.import_module(f"pyro_vae.commands.{name}").main(list(options))
 
@@ -291,6 +292,7 @@ def test_every_command_takes_the_blanks_of_a_run_that_was_trained_with_them(tmp_
         ["evaluate", "--num_samples", "50"],
     ):  # fmt: skip
         run_command(command, run, *options)
+    assert capsys.readouterr().err == ""  # all pictures were drawn
     rows = equations.check(load(run), x[:8], num_draws=50, num_gradients=10)
     assert {row.verdict for row in rows} <= {"pass", "measured", "not applicable"}
     augmented = np.load(tmp_path / "run/augment/augmented.npz")["x"]

@@ -116,6 +116,7 @@ def call(run, out, *options):
     return json.loads((out / "scores.json").read_text()), columns
 
 
+@pytest.mark.pictures
 def test_the_files_hold_what_the_function_returns(run, tmp_path, capsys):
     folder = run.parent
     summary, columns = call(

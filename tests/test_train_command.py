@@ -202,6 +202,7 @@ def test_a_longer_training_leaves_no_results_of_the_shorter_one(tmp_path, monkey
     assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 3
 
 
+@pytest.mark.pictures
 def test_a_few_images_are_enough(tmp_path):
     np.save(tmp_path / "few.npy", np.random.default_rng(0).random((40, 6, 5)))
     train("--data", tmp_path / "few.npy", "--batch_size", "8", *QUICK, "--run", tmp_path / "run")
@@ -421,6 +422,7 @@ train.main(["--data", "mnist"])
     assert "it does not import: operator torchvision::nms does not exist" in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.pictures
 def test_pictures_that_fail_leave_the_figures(tmp_path, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise MemoryError("no room")
