@@ -190,6 +190,11 @@ def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
     return text.getvalue()
 
 
+def some_of(items: Sequence[Any], most: int = 10) -> str:
+    """Return the first few of several things, as text."""
+    return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
+
+
 def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
     """Say how large the errors of a table's columns are, (N, D), beside the spread of the true values ``x``."""
     rms, sd = error.square().nanmean(0).sqrt(), (x - x.nanmean(0)).square().nanmean(0).sqrt()

@@ -205,6 +205,15 @@ def read_csv(data: str, path: Path, missing: bool = False) -> Source:
     return Source(x=to_tensor(data, table, missing), shape=(table.shape[1],), columns=columns)
 
 
+def read_cells(path: Path) -> list[list[str]]:
+    """Return the cells of a table as its user wrote them, a list for each row that :func:`read_csv` reads.
+
+    A first line of names is the first of them.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [row for row in csv.reader(file) if row]
+
+
 def _first_mistake(path: Path, skip: int, missing: bool) -> str | None:
     """Return in words what is wrong with a table that did not read."""
     width = None

@@ -43,7 +43,8 @@ def take_labels(data: str, source: Source, column: str, missing: bool, required:
             f"{y[row].item():g}; number the classes from 0"
         )
     x = to_tensor(data, source.x[:, others].numpy(), missing)
-    return replace(source, x=x, y=y.long(), shape=(len(others),), columns=tuple(names[d] for d in others))
+    columns = tuple(names[d] for d in others)
+    return replace(source, x=x, y=y.long(), shape=(len(others),), columns=columns, label_column=column)
 
 
 def count_classes(condition: str, y: Tensor) -> int:

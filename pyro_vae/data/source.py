@@ -14,6 +14,9 @@ from pyro_vae.data.arrays import ShowsShapes
 # reading holds up to three copies for a moment.
 MEMORY_FRACTION = 0.25
 
+# Times as far from the median as a column's middle four fifths are wide: no value, but a mark or a mistake.
+FAR = 1000
+
 FILL_BLANKS = "fill them with pyro-vae impute, train on what is there with --missing, or remove the rows with blanks"
 
 
@@ -28,9 +31,23 @@ class Source(ShowsShapes):
     y_test: Tensor | None = None
     levels: int | None = None
     columns: tuple[str, ...] | None = None
+    label_column: str | None = None
     validation: float = 0.1
     test: float = 0.1
     shuffle: bool = True
+
+
+def far_out(x: Tensor) -> Tensor:
+    """Return which values are so far out of their column, (N, D), that they may stand for something else.
+
+    That is where a value is more than 1000 times as far from the median as the column's middle four fifths are wide,
+    where these have a width; and where no square of it fits a float32, so that no density of it can be computed.
+    """
+    some = x[:: max(1, len(x) // 10_000)].double()
+    low, middle, high = some.nanquantile(some.new_tensor([0.1, 0.5, 0.9]), dim=0)
+    width = high - low
+    beyond = ((x - middle).abs() > FAR * width) & (width > 0)
+    return beyond | (x.abs() > torch.finfo(torch.float32).max ** 0.5)
 
 
 def fingerprint(x: Tensor) -> str:

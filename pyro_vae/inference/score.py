@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence import Evidence, log_evidence
+from pyro_vae.evidence.result import rows_of
 from pyro_vae.program import Data, arguments, as_data, as_program, num_data
 
 
@@ -97,7 +98,7 @@ def score(
         progress=progress,
     )
     first = num_data(held_out)
-    of_held_out, of_x = _rows(both, slice(first)), _rows(both, slice(first, None))
+    of_held_out, of_x = rows_of(both, slice(first)), rows_of(both, slice(first, None))
     p_value = conformal_p_value(of_x.log_evidence, of_held_out.log_evidence, two_sided=two_sided)
     by_evidence = of_x.log_evidence.argsort(stable=True)
     order = by_evidence[p_value[by_evidence].argsort(stable=True)]
@@ -170,7 +171,3 @@ def _fraction_below(values: Tensor, thresholds: Tensor) -> Tensor:
     ordered, thresholds = values.sort().values, thresholds.contiguous()
     counts = [torch.searchsorted(ordered, thresholds, right=right) for right in (False, True)]
     return (counts[0] + counts[1]).double() / (2 * len(values))
-
-
-def _rows(evidence: Evidence, at: slice) -> Evidence:
-    return Evidence(**{f.name: getattr(evidence, f.name)[at] for f in fields(Evidence) if f.name != "failed"})

@@ -134,8 +134,8 @@ def completed_images(
     known = [("given", observed)] if truth is None else [("given", observed), ("truth", truth)]
     filled = [(str(m + 1), images) for m, images in enumerate(completions)]
     shown = [completions, mean] if truth is None else [completions, mean, truth]
-    low, high = min(float(images.min()) for images in shown), max(float(images.max()) for images in shown)
-    spread = low + (high - low) * sd / max(float(sd.max()), 1e-12)
+    low, high = min(float(np.nanmin(images)) for images in shown), max(float(np.nanmax(images)) for images in shown)
+    spread = low + (high - low) * sd / max(float(np.nanmax(sd)), 1e-12)
     columns = [*known, *filled, ("mean", mean), ("sd", spread)]
     image_rows(
         np.stack([images for _, images in columns], 1),

@@ -40,7 +40,7 @@ def columns_completed(
 
     Args:
         observed: A table, (N, D), with NaN where it is blank.
-        completions: (M, N, D).
+        completions: (M, N, D); what stayed blank is left out.
         path: The PNG file.
         names: Of the columns.
         title: Above the picture.
@@ -50,7 +50,7 @@ def columns_completed(
     chosen = np.flatnonzero(blank.any(0))[:most]
     _histograms(
         [observed[~blank[:, d], d] for d in chosen],
-        [completions[:, blank[:, d], d].flatten() for d in chosen],
+        [filled[~np.isnan(filled)] for filled in (completions[:, blank[:, d], d].flatten() for d in chosen)],
         path,
         names=[names[d] for d in chosen],
         labels=("observed", "filled in"),

@@ -146,20 +146,21 @@ def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
 
 def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
     source = read_like(run, vae, "data", name, levels=levels, data_dir=data_dir, missing=vae.missing)
+    source = of_class(source, vae.label)
     return Examples(source.x, "all", name, source.y)
 
 
 def read_like(
     run: Path, vae: VAE, option: str, name: str, *, levels: int | None, data_dir: str | None, missing: bool
 ) -> Source:
-    """Read the user's data in the form that the run was trained on; of the model of one class, those of the class.
+    """Read the user's data in the form that the run was trained on, those of all classes.
 
     Raises:
         ValueError: Naming the option, when they don't fit.
     """
     config = vae.config
     how = {"pixels": config.pixels, "levels": levels or config.levels}
-    source = of_class(read_source(run, name, **how, missing=missing, data_dir=data_dir), vae.label)
+    source = read_source(run, name, **how, missing=missing, data_dir=data_dir)
     if source.x.shape[1] != math.prod(config.x_shape):
         raise ValueError(
             f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
