@@ -26,10 +26,13 @@ from pyro_vae.commands.arguments import (
 from pyro_vae.commands.classify import classify_and_write
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.evaluation_report import (
+    ARVIZ_DRAWS,
+    ARVIZ_EXAMPLES,
     CURVE_EXAMPLES,
     Estimate,
     by_example,
     draw,
+    num_exported,
     reference,
     show,
     summarize,
@@ -78,6 +81,12 @@ def parser() -> Parser:
         help="Of the factors of matrix products. bfloat16 is faster where the processor has it, and 8 bits exact.",
     )
     add(
+        "--num_exported",
+        type=int | None,
+        help=f"How many examples, from the first on, go into evaluation.nc for ArviZ, with {ARVIZ_DRAWS} draws each. "
+        f"Default: {ARVIZ_EXAMPLES}, or fewer if they are large; 0 leaves out the file.",
+    )
+    add(
         "--name",
         type=str | None,
         metavar="NAME",
@@ -108,6 +117,7 @@ def main(argv: list[str] | None = None) -> None:
                 if args.estimator == "bidirectional":
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
+                exported = num_exported(examples.x, args.num_exported)
                 own, begin = own_share(examples.x.to(device))
             args.precision = precision_on(device, args.precision)
         if over_classes:
@@ -135,17 +145,24 @@ def main(argv: list[str] | None = None) -> None:
         show(whole_estimate, summary)
         # The draws are of this process's own data, which a proposal may be fitted to.
         kept = min(args.num_samples, MAX_KEPT), args.seed
-        results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept)))
+        exported = min(exported, len(estimate.x))
+        if exported:
+            results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept, exported)))
+        if results.names[-1].endswith(".nc"):
+            print(
+                f"exported    the first {exported:,} of {len(examples.x):,} examples to {results.names[-1]}, for ArviZ "
+                "(--num_exported)"
+            )
         results.conclude(lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
     """Evaluate a conditional run for all classes: log P(X | Y), log P(X) and P(Y | X)."""
-    asked = ("proposal", "quasi_random", "target_se", "target_khat")
+    asked = ("proposal", "quasi_random", "target_se", "target_khat", "num_exported")
     if args.estimator != "importance" or any(args[name] for name in asked):
         raise ValueError(
             "--label: over all classes there is only importance sampling with the encoder; name one class with --label "
-            "for other estimators, proposals and targets"
+            "for other estimators, proposals, targets and a file for ArviZ"
         )
     examples = read_chosen(run, vae, args)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision}

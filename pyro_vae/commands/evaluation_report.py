@@ -19,6 +19,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.outputs import finite, to_csv, with_error
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
+from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
@@ -28,7 +29,7 @@ from pyro_vae.program import Program
 from pyro_vae.runs.opening import Examples
 from pyro_vae.vae import VAE
 
-ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc
+ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # so much in evaluation.nc, unless more are wanted
 CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against K
 # What has to agree for two estimates to be compared.
 PROTOCOL = ("estimator", "proposal", "num_samples")
@@ -192,15 +193,29 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
     return to_csv(columns)
 
 
-def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
+def num_exported(x: Tensor, wanted: int | None) -> int:
+    """Return how many of the examples, (N, D), go into the file for ArviZ.
+
+    Raises:
+        ValueError: When so many are wanted that their draws would take more than a quarter of the memory.
+    """
+    each = ARVIZ_DRAWS * x[0].numel()
+    if wanted is None:
+        return min(ARVIZ_EXAMPLES, max(1, ARVIZ_ELEMENTS // each), len(x))
+    most = int(MEMORY_FRACTION * physical_memory()) // (16 * each)  # of float32, in two groups, joined from parts
+    if not 0 <= wanted <= most:
+        raise ValueError(f"--num_exported: expected from 0 to {most:,} examples of this size, got {wanted:,}")
+    return min(wanted, len(x))
+
+
+def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int, count: int) -> bytes:
     """Return posterior draws, weights and diagnostics of the first examples, as ArviZ writes them to a file."""
-    fitting = max(1, ARVIZ_ELEMENTS // (ARVIZ_DRAWS * estimate.x[0].numel()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces its 1.x line
         draws = arviz.to_arviz(
             vae.model,
             estimate.proposal,
-            estimate.x[: min(ARVIZ_EXAMPLES, fitting)],
+            estimate.x[:count],
             num_samples=num_samples,
             num_draws=ARVIZ_DRAWS,
             seed=seed,
