@@ -247,8 +247,10 @@ def bound_against_k(
     proposals: dict[str, Program] = {"encoder": vae.guide}
     proposals[estimate.options.get("proposal", "encoder")] = estimate.proposal
     curves = {}
+    possible = estimate.result.log_evidence.isfinite()
+    x = estimate.x[possible if possible.any() else ...][:CURVE_EXAMPLES]
     for name, proposal in proposals.items():
-        log_w = log_weights(vae.model, proposal, estimate.x[:CURVE_EXAMPLES], num_samples=num_samples, seed=seed)
+        log_w = log_weights(vae.model, proposal, x, num_samples=num_samples, seed=seed)
         # Over as many groups of K as there are.
         groups = [log_w[: num_samples // k * k].double().unflatten(0, (-1, k)) for k in ks]
         means = [(group.logsumexp(1) - math.log(k)).mean().item() for k, group in zip(ks, groups, strict=True)]

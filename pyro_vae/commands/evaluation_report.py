@@ -17,7 +17,7 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import finite, to_csv, with_error
+from pyro_vae.commands.outputs import finite, to_csv, with_error, without_impossible
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
@@ -87,6 +87,7 @@ def summarize(
         "elbo": estimate.elbo.mean().item(),
         "elbo_se": standard_error(estimate.elbo),
         "gap": (result.log_evidence - estimate.elbo).mean().item(),
+        "num_impossible": int((~result.log_evidence.isfinite()).sum()),
         "ess": {"median": result.ess.median().item(), "min": result.ess.min().item()},
         "khat": _khat(result),
     }
@@ -160,7 +161,7 @@ def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
         return None
     if earlier.get("split") not in ("test", "validation"):
         return None
-    lowest = float(np.quantile(own, LOWEST))
+    lowest = float(np.quantile(own, LOWEST, method="lower" if np.isinf(own).any() else "linear"))
     facts = {name: earlier.get(name) for name in ("split", "num_examples", *PROTOCOL)}
     return facts | {
         "quantile": LOWEST,
@@ -233,10 +234,10 @@ def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[s
         quality, name, threshold = result.khat, "k-hat of each example", summary["khat"]["threshold"]
     else:
         quality, name = result.se, "standard error of each example, nats"
-    part = slice(CURVE_EXAMPLES)
+    part = result.log_evidence.isfinite().nonzero()[:CURVE_EXAMPLES, 0]
     own, own_se = result.log_evidence[part].mean().item(), result.se[part].square().mean().item() ** 0.5
     own_se /= len(result.se[part]) ** 0.5
-    few = "all" if len(result.se) <= CURVE_EXAMPLES else f"the first {CURVE_EXAMPLES}"
+    few = "all" if len(part) == len(result.se) else f"the first {CURVE_EXAMPLES}"
     estimator = {"importance": "estimate", "ais": "AIS", "bidirectional": "AIS, from below"}[summary["estimator"]]
     plotting.evidence(
         result.log_evidence.cpu().numpy(),
@@ -291,12 +292,13 @@ def _spread(values: Tensor) -> tuple[float, float, float]:
 def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     result, khat = estimate.result, summary["khat"]
-    log_evidence = with_error(summary["log_evidence"], summary["log_evidence_se"])
+    log_evidence = with_error(result.mean, summary["log_evidence_se"])
     monte_carlo = "" if summary["log_evidence_mc_se"] is None else f", {summary['log_evidence_mc_se']:.2g} Monte Carlo"
     yield (
         f"log P(X)    {log_evidence} nats per example ({summary['num_examples']:,} examples"
         f"{monte_carlo}; in expectation a lower bound)"
     )
+    yield from without_impossible(result.log_evidence)
     if "bits_per_dimension" in summary:
         bits = summary["bits_per_dimension"]
         yield f"            {with_error(bits['mean'], bits['se'], 3)} bits per dimension"

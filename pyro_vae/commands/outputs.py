@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
+from pyro_vae.evidence.result import standard_error
 from pyro_vae.machine.files import write_files
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.opening import read_examples, run_data
@@ -205,15 +206,24 @@ def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: i
     return [head, f"            {', '.join(shown[:most])}{more}"]
 
 
-def with_error(value: float, se: float | None, digits: int = 2) -> str:
-    """Write a figure with its standard error, where it has one: over a single example there is none.
+def with_error(value: float | None, se: float | None, digits: int = 2) -> str:
+    """Write a figure, if it is known, with its standard error, where it has one: over a single example there is none.
 
     Example:
         >>> with_error(-23.05, 0.19), with_error(-23.05, math.inf)
         ('-23.05 ± 0.19', '-23.05')
     """
     error = f" ± {se:.{digits}f}" if se is not None and math.isfinite(se) else ""
-    return f"{value:.{digits}f}{error}"
+    return "unknown" if value is None else f"{value:.{digits}f}{error}"
+
+
+def without_impossible(log_evidence: Tensor) -> Iterator[str]:
+    """Say the mean of log P(X) without the examples that the model gives no density, where there are such."""
+    possible = log_evidence.isfinite()
+    if not possible.all():
+        rows, others = (~possible).nonzero()[:, 0].tolist(), log_evidence[possible]
+        figure = with_error(others.mean().item(), standard_error(others))
+        yield f"            {figure} over the others; to index {some_of(rows)} the model gives no density (-inf)"
 
 
 def finite(value: Any) -> Any:

@@ -22,7 +22,7 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, finite, to_csv, with_error
+from pyro_vae.commands.outputs import Results, finite, to_csv, with_error, without_impossible
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
@@ -268,9 +268,10 @@ def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespa
 def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     count, normal = summary["num_examples"], summary["num_held_out"]
-    for name, what in (("log P(X)", ""), ("  held out", "held_out_")):
-        figure = with_error(summary[f"{what}log_evidence"], summary[f"{what}log_evidence_se"])
+    for name, what, of in (("log P(X)", "", scores.evidence), ("  held out", "held_out_", scores.held_out)):
+        figure = with_error(of.mean, summary[f"{what}log_evidence_se"])
         yield f"{name:<12}{figure} nats per example (in expectation a lower bound)"
+        yield from without_impossible(of.log_evidence)
     level = summary["level"]
     bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
     yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded},"

@@ -13,7 +13,7 @@ from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
 from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
-from pyro_vae.data.source import Source
+from pyro_vae.data.source import Source, warn_far_out
 from pyro_vae.machine.reading import check_file
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
@@ -58,14 +58,12 @@ class Data(ShowsShapes):
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
-        if self.labels is None:
-            return self
-        rows = {split: y == label for split, y in self.labels.items()}
-        return replace(
-            self,
-            **{split: getattr(self, split)[of] for split, of in rows.items()},
-            labels={split: y[rows[split]] for split, y in self.labels.items()},
-        )
+        return self if self.labels is None else self.where({split: y == label for split, y in self.labels.items()})
+
+    def where(self, rows: dict[str, Tensor]) -> "Data":
+        """Return the data of some rows, by the name of their split; of the other splits all."""
+        labels = self.labels and {split: y[rows.get(split, slice(None))] for split, y in self.labels.items()}
+        return replace(self, **{split: getattr(self, split)[of] for split, of in rows.items()}, labels=labels)
 
 
 def load(
@@ -87,7 +85,8 @@ def load(
 
     Args:
         data: A name (digits, mnist, fashion-mnist, kmnist, emnist, qmnist), or a path: a .npz file with array x
-            (or the only array, or x_train and x_test), a .npy or .csv file, or a folder of images.
+            (or the only array, or x_train and x_test), a .npy or .csv file, or a folder of images, whose subfolders
+            are their classes, or train, val and test with such subfolders.
             Arrays are tables (N, D) or images (N, H, W).
         pixels: The form to give pixels: binarized (0 or 1, drawn afresh for each training batch with the grey value
             as its probability), threshold (1 where the grey value is above 1/2), grey (in [0, 1]), levels (whole
@@ -95,7 +94,8 @@ def load(
             suits the likelihood and the data, such as binarized for Bernoulli and raw for a table of real numbers.
         preferred: The form to choose where ``pixels`` is None, if the data have it; otherwise they are left raw.
         validation: The part of the training data to set aside for validation: a fraction below 1, or a number of
-            examples; 0 trains on all. Default: the set's own (digits 350, emnist 18800, its relatives 5000), or 0.1.
+            examples; 0 trains on all. Default: the validation set that the data have, or as many as is usual (digits
+            350, emnist 18800, its relatives 5000), or 0.1.
         test: The part of your own data to set aside for testing, likewise. Default: the test set that the data
             have, or 0.1.
         levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
@@ -134,7 +134,7 @@ def load(
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
     levels = levels or source.levels
-    parts = [source.x] if source.x_test is None else [source.x, source.x_test]
+    parts = [x for x, _ in source.parts]
     if pixels is None and preferred != "binarized":
         if levels is None and len(source.shape) == 3 and _pixels.look_like_levels(source.x):
             raise ValueError(
@@ -152,7 +152,7 @@ def load(
     num_classes = None
     if condition is not None:
         if labels is None:
-            raise ValueError(f"condition={condition!r}: expected labels of the test data too, y_test; add them")
+            raise ValueError(f"condition={condition!r}: expected labels of all sets, such as y_test; add them")
         num_classes = count_classes(condition, torch.cat([*labels.values()]))
         if num_labels is not None:
             unknown = torch.full_like(labels["validation"], UNKNOWN)
@@ -184,7 +184,7 @@ def read(
     """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
 
     Args:
-        data: A name or a path, as for :func:`load`. A test set that comes with it follows its training data.
+        data: A name or a path, as for :func:`load`. Sets for validation and testing that come with it follow.
         pixels: The form, as for :func:`load`.
         levels: The number of grey levels. Values that all lie in [0, 1] already are taken as they are where the
             form is binarized, threshold or grey, unless the format itself has levels.
@@ -205,8 +205,8 @@ def read(
         torch.Size([1797, 64])
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing, condition, required=False)
-    x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
+    source = _read(data, data_dir, missing, condition, required=False).joined()
+    x = source.x
     in_unit_interval = not bool(((x < 0) | (x > 1)).any())
     if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
         raise ValueError(
@@ -217,10 +217,7 @@ def read(
         levels = None
     _pixels.check(data, x, pixels, levels)
     x = _pixels.draw_once(_pixels.prepare(x, pixels, levels), pixels, levels, _pixels.TEST_SEED)
-    labels = source.y
-    if labels is not None and source.x_test is not None:
-        labels = None if source.y_test is None else torch.cat([labels, source.y_test])
-    return replace(source, x=x, y=labels, x_test=None, y_test=None, levels=levels)
+    return replace(source, x=x, levels=levels)
 
 
 def _check_arguments(pixels: str | None, levels: int | None) -> None:
@@ -235,6 +232,13 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
 def _read(data: str, data_dir: str | None, missing: bool, condition: str | None, required: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
+    source = _read_path(data, missing, condition, required)
+    if len(source.shape) == 1:
+        warn_far_out(data, source.joined().x, source.columns)
+    return source
+
+
+def _read_path(data: str, missing: bool, condition: str | None, required: bool) -> Source:
     path = Path(data).expanduser()
     if not path.exists():
         raise FileNotFoundError(
@@ -260,10 +264,16 @@ def _split(
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor] | None]:
     """Return training, validation and test data, and their labels."""
     total = len(source.x)
-    if test is not None and source.x_test is not None:
-        raise ValueError(f"test={test:g}: expected no value, since {data!r} has a test set of its own; leave it out")
-    num_valid = _count("validation", source.validation if validation is None else validation, total)
-    num_test = 0 if source.x_test is not None else _count("test", source.test if test is None else test, total)
+    for name, asked, own in (("validation", validation, source.x_validation), ("test", test, source.x_test)):
+        if asked is not None and own is not None:
+            raise ValueError(
+                f"{name}={asked:g}: expected no value, since {data!r} has a {name} set of its own; leave it out"
+            )
+    num_valid = num_test = 0
+    if source.x_validation is None:
+        num_valid = _count("validation", source.validation if validation is None else validation, total)
+    if source.x_test is None:
+        num_test = _count("test", source.test if test is None else test, total)
     num_train = total - num_valid - num_test
     if num_train < 2:
         raise ValueError(
@@ -277,16 +287,17 @@ def _split(
         )
     sizes = [num_train, num_valid, num_test]
 
-    def pieces(values: Tensor, test_values: Tensor | None) -> list[Tensor]:
+    def pieces(values: Tensor, *own: Tensor | None) -> list[Tensor]:
         if source.shuffle:
             values = values[torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))]
-        train, valid, held_out = values.split(sizes)
-        return [train, valid, held_out if test_values is None else test_values]
+        train, *split_off = values.split(sizes)
+        return [train, *(b if a is None else a for a, b in zip(own, split_off, strict=True))]
 
-    train, valid, held_out = pieces(source.x, source.x_test)
-    if source.y is None or (source.x_test is not None and source.y_test is None):
+    train, valid, held_out = pieces(source.x, source.x_validation, source.x_test)
+    if any(y is None for _, y in source.parts):
         return train, valid, held_out, None
-    labels = pieces(source.y, source.y_test)
+    assert source.y is not None
+    labels = pieces(source.y, source.y_validation, source.y_test)
     return train, valid, held_out, dict(zip(("train", "validation", "test"), labels, strict=True))
 
 

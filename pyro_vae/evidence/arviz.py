@@ -90,7 +90,9 @@ def to_arviz(
         for rows in sampler.blocks():
             drawn = list(sampler.draws(rows, num_samples))
             weights = torch.cat([w for _, w in drawn]).double()  # (K, B)
-            chosen = torch.multinomial(weights.T.softmax(1), num_draws, replacement=True).T  # (S, B)
+            # Where all are impossible, any will do.
+            likely = torch.where(weights.logsumexp(0).isfinite(), weights, 0.0).T.softmax(1)
+            chosen = torch.multinomial(likely, num_draws, replacement=True).T  # (S, B)
             at = (chosen, torch.arange(len(rows), device=rows.device))
             z = {name: torch.cat([values[name] for values, _ in drawn])[at] for name in sampler.latents}
             parts.append({"sample_stats": {"log_weight": weights[at]}} | _groups(model, take(x, rows), z, num_draws))

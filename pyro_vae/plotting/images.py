@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.plotting.figure import new_figure, save, to_rgb, to_unit
+from pyro_vae.plotting.figure import as_written, new_figure, save, to_rgb, to_unit
 
 
+@as_written
 def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str) -> None:
     """Save images as one picture, row by row.
 
@@ -34,6 +35,7 @@ def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: i
     save(figure, path)
 
 
+@as_written
 def image_rows(
     images: np.ndarray,
     path: Path,
@@ -77,6 +79,7 @@ def image_rows(
     save(figure, path)
 
 
+@as_written
 def image_plane(images: np.ndarray, path: Path, *, across: np.ndarray, up: np.ndarray, title: str) -> None:
     """Save images over the plane of two latent dimensions.
 
@@ -108,6 +111,7 @@ def image_plane(images: np.ndarray, path: Path, *, across: np.ndarray, up: np.nd
     save(figure, path)
 
 
+@as_written
 def completed_images(
     observed: np.ndarray,
     completions: np.ndarray,

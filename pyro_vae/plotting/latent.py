@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, PALE, new_figure, save, tidy
+from pyro_vae.plotting.figure import BLUE, PALE, as_written, left_out, near, new_figure, save, tidy
 
 MAX_CLASSES = 20  # that get a colour each
 
 
+@as_written
 def latent_map(
     points: np.ndarray,
     path: Path,
@@ -25,7 +26,7 @@ def latent_map(
     """Save where data are in the latent space, and what its dimensions are used for.
 
     Args:
-        points: On a plane, (N, 2).
+        points: On a plane, (N, 2); those far out are left out.
         path: The PNG file.
         axes_names: Of the plane's axes.
         labels: The classes of the data, (N,); None if unknown.
@@ -37,11 +38,12 @@ def latent_map(
     """
     figure = new_figure((10, 5.2))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    _scatter(figure, left, points, labels)
+    shown = near(points[:, 0]) & near(points[:, 1])
+    _scatter(figure, left, points[shown], None if labels is None else labels[shown])
     left.set_xlabel(axes_names[0])
     left.set_ylabel(axes_names[1])
     left.set_aspect("equal", adjustable="datalim")
-    left.set_title(f"E[z|x] of {len(points):,} examples", fontsize=9)
+    left.set_title(f"E[z|x] of {len(points):,} examples{left_out(shown)}", fontsize=9)
 
     order = np.argsort(-use, kind="stable")[:most]
     colors = [BLUE if active[j] else PALE for j in order]

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pyro_vae.data.source import far_out
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
 from pyro_vae.machine.reading import read_json
@@ -57,6 +58,8 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
     dataset = run_data(run, label)
+    if len(dataset.shape) == 1:  # rows with values far out, whose codes would squeeze all others, are told of already
+        dataset = dataset.where({"test": ~far_out(dataset.test).any(1)})
     x = dataset.test[: content.EXAMPLES]
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)
