@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -196,7 +197,7 @@ def complete(args: Namespace, given: Namespace) -> Namespace:
         args.max_examples = SLOW_EXAMPLES
     part = Path(args.data).stem if args.name is None and args.data is not None else args.name
     if part is None and args.label is not None:
-        part = f"label-{args.label}"
+        part = re.sub(r"[^\w.-]+", "-", f"label-{args.label}")
     if part is not None and Path(part).name != part:
         raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
     args.name = "evaluation" if part is None else f"evaluation-{part}"

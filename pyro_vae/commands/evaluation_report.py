@@ -173,7 +173,7 @@ def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
 def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) -> str:
     """Return a row for each example, in their order, as CSV."""
     result = estimate.result
-    columns: dict[str, Tensor] = {
+    columns: dict[str, Tensor | np.ndarray] = {
         "index": torch.arange(len(estimate.x)),
         "log_evidence": result.log_evidence,
         "se": result.se,
@@ -185,8 +185,8 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
     }
     if estimate.upper is not None:
         columns["upper_bound"] = estimate.upper
-    if examples.labels is not None:
-        columns["label"] = examples.labels
+    if examples.label_names is not None:
+        columns["label"] = examples.label_names
     if examples.split == "all":
         columns["rank"] = result.log_evidence.argsort(stable=True).argsort() + 1  # 1 is the least likely
         if summary["reference"] is not None:

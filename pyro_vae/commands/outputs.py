@@ -141,7 +141,7 @@ def write_decoded(
     data: Mapping[str, Tensor],
     *,
     first: Mapping[str, Any] | None = None,
-    **other: Tensor | None,
+    **other: Tensor | np.ndarray | None,
 ) -> Results:
     """Write data, (..., D), by their names and other arrays to NAME.npz; of a table, ``first`` and x to NAME.csv."""
     files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data=data, other=other)}
@@ -155,7 +155,7 @@ def to_images(vae: VAE, x: Tensor) -> np.ndarray:
     return x.unflatten(-1, x_shape(vae)[-2:]).numpy()
 
 
-def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor | None]) -> bytes:
+def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor | np.ndarray | None]) -> bytes:
     """Return the content of a .npz file.
 
     Args:
@@ -165,7 +165,10 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
     """
     shape = x_shape(vae)
     arrays = {name: _small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
-    return as_npz(arrays | {name: value.cpu().numpy() for name, value in other.items() if value is not None})
+    for name, value in other.items():
+        if value is not None:
+            arrays[name] = value.cpu().numpy() if isinstance(value, Tensor) else value
+    return as_npz(arrays)
 
 
 def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -180,9 +183,9 @@ def _small(x: Tensor) -> np.ndarray:
     return (x.to(torch.uint8) if whole else x).cpu().numpy()
 
 
-def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
+def to_csv(columns: Mapping[str, Sequence[Any] | Tensor | np.ndarray]) -> str:
     """Return a table as CSV, from its columns by name."""
-    values = [column.tolist() if isinstance(column, Tensor) else column for column in columns.values()]
+    values = [column.tolist() if isinstance(column, Tensor | np.ndarray) else column for column in columns.values()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

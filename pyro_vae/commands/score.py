@@ -119,10 +119,11 @@ def read_anomalies(what: str, examples: Examples, max_examples: int | None = Non
         ValueError: When the file doesn't fit, or there are no such labels.
         FileNotFoundError: When there is no such file.
     """
-    if re.fullmatch(r"-?\d+(,-?\d+)*", what):
-        if examples.labels is None:
+    names, labels = what.split(","), examples.label_names
+    if re.fullmatch(r"-?\d+(,-?\d+)*", what) or (labels is not None and set(names) <= {*labels.astype(str)}):
+        if labels is None:
             raise ValueError(f"--anomalies {what}: {examples.name} has no labels; give a file of 0 and 1 instead")
-        anomalous = torch.isin(examples.labels, torch.tensor([int(label) for label in what.split(",")]))
+        anomalous = torch.from_numpy(np.isin(labels.astype(str), names))
     else:
         values = _read_zeros_and_ones(what)[:max_examples]
         if len(values) != len(examples.x) or not np.isin(values, (0, 1)).all():
@@ -233,7 +234,7 @@ def _protocol(held_out: Examples, args: Namespace) -> str:
 def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, args: Namespace) -> str:
     """Return a row for each example, in their order, as CSV."""
     compared, flagged = called_anomalies(scores.p_value, args)
-    columns: dict[str, Tensor] = {
+    columns: dict[str, Tensor | np.ndarray] = {
         "index": torch.arange(len(examples.x)),
         "log_evidence": scores.evidence.log_evidence,
         "se": scores.evidence.se,
@@ -243,8 +244,8 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
     if args.fdr:
         columns["adjusted_p_value"] = compared
     columns |= {"rank": scores.rank, "flag": flagged.long()}
-    if examples.labels is not None:
-        columns["label"] = examples.labels
+    if examples.label_names is not None:
+        columns["label"] = examples.label_names
     if anomalous is not None:
         columns["anomaly"] = anomalous.long()
     return to_csv(columns)

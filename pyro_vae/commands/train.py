@@ -23,7 +23,7 @@ from pyro_vae.commands.cli import Parser, command, fail
 from pyro_vae.commands.outputs import with_error
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
-from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.labels import UNKNOWN, in_words
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.machine.files import named, subfolder
@@ -61,7 +61,8 @@ def parser() -> Parser:
         parser.add_subclass_arguments(base, name, skip=FILLED_IN, instantiate=False, required=False)
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
+    of_the_data = {"x_shape", "levels", "pixels", "missing", "num_classes", "classes"}
+    parser.add_function_arguments(build, skip={*PARTS, *of_the_data})
     parser.add_class_arguments(Options, instantiate=False)
     return parser
 
@@ -145,6 +146,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
             pixels=dataset.pixels,
             missing=config.missing,
             num_classes=dataset.num_classes,
+            classes=dataset.classes if dataset.num_classes else None,
         )
         train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
         for x in (train, dataset.validation, dataset.test):
@@ -260,7 +262,9 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
     if isinstance(vae, ConditionalVAE) and training.data.y is not None:
         known = int((training.data.y != UNKNOWN).sum())
         where = " and the ".join(vae.label_in)
-        print(f"labels      {vae.num_classes} classes, in the {where}; known of {known:,} training examples")
+        classes = f"{vae.num_classes} classes{'' if dataset.label_column is None else f' of {dataset.label_column}'}"
+        words = in_words(vae.config.class_names)
+        print(f"labels      {classes} ({words}), in the {where}; known of {known:,} training examples")
     names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
     weights = sum(p.numel() for p in vae.parameters())
     print(

@@ -12,7 +12,7 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
+from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
 from pyro_vae.data.source import Source, warn_far_out
 from pyro_vae.machine.reading import check_file
 
@@ -39,9 +39,11 @@ class Data(ShowsShapes):
         draw: Makes a fresh random version of a batch of ``train``, by torch's default generator on the batch's
             device; None where nothing is random.
         labels: Class labels of "train", "validation" and "test", as long tensors; None if unknown. Where the data are
-            conditioned on them, -1 marks single unknown ones.
+            conditioned on them, they are 0, 1, 2, … for the classes that were seen, and -1 marks single unknown ones.
         columns: The names of a table's columns; None if unknown.
         num_classes: How many classes there are, of data that are conditioned on their labels.
+        classes: The names of labels 0, 1, 2, …; None where labels are numbers that name themselves.
+        label_column: The name of a table's column that the labels were in.
     """
 
     name: str
@@ -55,6 +57,13 @@ class Data(ShowsShapes):
     labels: dict[str, Tensor] | None
     columns: tuple[str, ...] | None
     num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+    label_column: str | None = None
+
+    def in_classes(self, classes: tuple[str, ...]) -> "Data":
+        """Return the same with labels 0, 1, 2, … for these classes, by their names, and -1 for any other."""
+        labels = self.labels and {split: to_classes(y, self.classes, classes) for split, y in self.labels.items()}
+        return replace(self, labels=labels, classes=classes)
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
@@ -101,7 +110,8 @@ def load(
         levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
         missing: Take data with blanks: NaN, in a .csv file also empty cells and NA.
         condition: What to condition on, P(X | Y): "label" for the labels that the data have, in a .csv file the name of
-            a column. Labels are classes 0, 1, 2, …, or -1 (in a .csv file also a blank) where unknown.
+            a column. Labels are whole numbers, or -1 (in a .csv file also a blank) where unknown; of a folder of images
+            they are the names of its subfolders. There are as many classes as were seen.
         num_labels: Forget the labels of all training data but so many, balanced over the classes, and of all validation
             data, to see what few labels are worth. Default: keep all.
         data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
@@ -149,11 +159,12 @@ def load(
         _pixels.check(data, x, pixels, levels)
     train, valid, held_out, labels = _split(data, source, validation, test)
     train, valid, held_out = (_pixels.prepare(x, pixels, levels) for x in (train, valid, held_out))
-    num_classes = None
+    classes = source.classes
     if condition is not None:
         if labels is None:
             raise ValueError(f"condition={condition!r}: expected labels of all sets, such as y_test; add them")
-        num_classes = count_classes(condition, torch.cat([*labels.values()]))
+        classes = classes_of(condition, torch.cat([*labels.values()]), source.classes)
+        labels = {split: to_classes(y, source.classes, classes) for split, y in labels.items()}
         if num_labels is not None:
             unknown = torch.full_like(labels["validation"], UNKNOWN)
             labels = labels | {"train": keep_labels(labels["train"], num_labels), "validation": unknown}
@@ -168,7 +179,9 @@ def load(
         draw=_pixels.draw_from(pixels, levels, missing),
         labels=labels,
         columns=source.columns,
-        num_classes=num_classes,
+        num_classes=None if condition is None or classes is None else len(classes),
+        classes=classes,
+        label_column=source.label_column,
     )
 
 

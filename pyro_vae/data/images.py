@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +35,12 @@ def read_folder(data: str, path: Path) -> Source:
                 f"{str(roots[name])!r}; name the folder that holds them, or a .npz, .npy or .csv file"
             )
     pixels = torch.from_numpy(_read_all(data, [file for found in files.values() for file in found]))
-    labels = _labels([*roots.values()], [*files.values()])
     sizes = [len(found) for found in files.values()]
-    sets = {f"x{name}": x for name, x in zip(roots, pixels.flatten(1).split(sizes), strict=True)}
+    sets: dict[str, Any] = {f"x{name}": x for name, x in zip(roots, pixels.flatten(1).split(sizes), strict=True)}
+    labels = _labels([*roots.values()], [*files.values()])
     if labels is not None:
-        sets |= {f"y{name}": y for name, y in zip(roots, labels.split(sizes), strict=True)}
+        y, sets["classes"] = labels
+        sets |= {f"y{name}": part for name, part in zip(roots, y.split(sizes), strict=True)}
     return Source(**sets, shape=(1, *pixels.shape[1:]), levels=256)
 
 
@@ -120,10 +122,10 @@ def _broken(data: str, file: Path, error: Exception) -> ValueError:
     )
 
 
-def _labels(roots: list[Path], files: list[list[Path]]) -> Tensor | None:
-    """Return the index of each image's subfolder, None where images lie in no subfolder."""
+def _labels(roots: list[Path], files: list[list[Path]]) -> tuple[Tensor, tuple[str, ...]] | None:
+    """Return the index of each image's subfolder, and their names; None where images lie in no subfolder."""
     names = [str(file.parent.relative_to(root)) for root, found in zip(roots, files, strict=True) for file in found]
     if "." in names:
         return None
     index = {name: i for i, name in enumerate(sorted(set(names)))}
-    return torch.tensor([index[name] for name in names])
+    return torch.tensor([index[name] for name in names]), tuple(index)

@@ -34,6 +34,7 @@ class Source(ShowsShapes):
     y_test: Tensor | None = None
     levels: int | None = None
     columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None  # the names of labels 0, 1, 2, …; None where these name themselves
     label_column: str | None = None
     validation: float = 0.1
     test: float = 0.1
@@ -59,6 +60,8 @@ def far_out(x: Tensor) -> Tensor:
     That is where a value is more than 1000 times as far from the median as the column's middle four fifths are wide,
     where these have a width; and where no square of it fits a float32, so that no density of it can be computed.
     """
+    if x.numel() == 0:
+        return torch.zeros_like(x, dtype=torch.bool)
     some = x[:: max(1, len(x) // 10_000)].double()
     low, middle, high = (
         some.nanquantile(q, dim=0, interpolation=towards)

@@ -10,7 +10,9 @@ from pyro_vae.plotting.figure import as_written, new_figure, save, to_rgb, to_un
 
 
 @as_written
-def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str) -> None:
+def image_grid(
+    images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str, row_names: Sequence[str] = ()
+) -> None:
     """Save images as one picture, row by row.
 
     Args:
@@ -19,6 +21,7 @@ def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: i
         path: The PNG file.
         columns: Images in a row.
         title: Above the picture.
+        row_names: To the left of each row, or none.
     """
     rows = -(-len(images) // columns)
     array = to_rgb(images.detach().cpu().float().numpy().reshape(-1, *x_shape[1:]))
@@ -27,10 +30,14 @@ def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: i
     for i, image in enumerate(array):
         top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
         pixels[top : top + height, left : left + width] = image
-    figure = new_figure((0.62 * columns, 0.62 * rows * height / width + 0.3))
-    axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.34 / figure.get_figheight()))
+    margin = 0.05 + 0.065 * max(map(len, row_names)) if row_names else 0.0
+    figure = new_figure((0.62 * columns + margin, 0.62 * rows * height / width + 0.3))
+    left = margin / figure.get_figwidth()
+    axes = figure.add_axes((0.01 + left, 0.01, 0.98 - left, 1 - 0.34 / figure.get_figheight()))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
+    for row, name in enumerate(row_names):
+        axes.text(-0.1 * width, row * (height + 1) + (height - 1) / 2, name, fontsize=7, ha="right", va="center")
     axes.set_title(title, fontsize=9)
     save(figure, path)
 

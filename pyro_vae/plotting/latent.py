@@ -29,7 +29,7 @@ def latent_map(
         points: On a plane, (N, 2); those far out are left out.
         path: The PNG file.
         axes_names: Of the plane's axes.
-        labels: The classes of the data, (N,); None if unknown.
+        labels: The classes of the data, (N,), numbers or text; None if unknown.
         use: Of each latent dimension, (Z,).
         use_name: What that is, with its unit.
         active: Which dimensions are used, (Z,) bool.
@@ -66,15 +66,16 @@ def _scatter(figure: Any, axes: Any, points: np.ndarray, labels: np.ndarray | No
 
     size = float(np.clip(20000 / max(len(points), 1), 3, 14))
     order = np.random.default_rng(0).permutation(len(points))
-    classes = np.array([]) if labels is None else np.unique(labels)
+    classes, at = (np.array([]), order) if labels is None else np.unique(labels, return_inverse=True)
     if labels is None or len(classes) > MAX_CLASSES:
-        style = {"color": BLUE} if labels is None else {"c": labels[order], "cmap": "viridis"}
+        values = at if labels is None or labels.dtype.kind == "U" else labels
+        style = {"color": BLUE} if labels is None else {"c": values[order], "cmap": "viridis"}
         drawn = axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, **style)
-        if labels is not None:
+        if labels is not None and labels.dtype.kind != "U":
             figure.colorbar(drawn, ax=axes, label="label").ax.tick_params(labelsize=7)
         return
     colors = colormaps["tab10" if len(classes) <= 10 else "tab20"](np.arange(len(classes)))
-    axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, c=colors[np.searchsorted(classes, labels[order])])
+    axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, c=colors[at[order]])
     for name, color in zip(classes, colors, strict=True):
         axes.scatter([], [], s=18, color=color, label=str(name))
     axes.legend(frameon=False, fontsize=7, title="label", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

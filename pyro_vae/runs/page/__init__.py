@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 NUM_CHECKED, NUM_GRADIENTS = 32, 50  # a few seconds' work
 
 
-def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: int | None = None) -> str:
+def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: str | int | None = None) -> str:
     """Return a run as an HTML page: its figures, pictures and settings, and an explorer of its latent space.
 
     The page asks for nothing from anywhere, and its security policy forbids that it could. What the run's files
@@ -33,7 +33,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         run: The run folder.
         check: Check the equations of the derivation on some test data, which takes a few seconds.
         seed: Of the samples that are shown.
-        label: Of a conditional run: the class y, for P(X | Y = y).
+        label: Of a conditional run: the class y, as the data call it, for P(X | Y = y).
 
     Returns:
         The page.
@@ -57,10 +57,12 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
-    dataset = run_data(run, label)
+    dataset = run_data(run, vae)
     if len(dataset.shape) == 1:  # rows with values far out, whose codes would squeeze all others, are told of already
         dataset = dataset.where({"test": ~far_out(dataset.test).any(1)})
     x = dataset.test[: content.EXAMPLES]
+    if len(x) == 0:
+        raise ValueError(f"--label {label}: {dataset.name} has no test data of this class, which a page is about")
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)
     if not latents.loc.isfinite().all():
@@ -78,7 +80,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         table=None if is_image else content.table(vae, dataset, seed),
         curves=content.training_curves(run, held_out),
         latent=content.latent_space(latents, labels),
-        legend=content.legend(labels),
+        legend=content.legend(labels, dataset.classes),
         evaluation=content.evaluation(run),
         check={"rows": rows, "notes": notes, "num_data": min(NUM_CHECKED, len(dataset.test))},
         settings=settings(run / CONFIG),
