@@ -1,4 +1,4 @@
-"""Work on examples of several classes, each by the model of its class."""
+"""Work on examples of several models, such as those of their classes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -25,20 +25,39 @@ def by_class(vae: VAE, labels: Tensor | None, count: int, what: str, work: Calla
         labels: The examples' classes, (N,), -1 where unknown, which takes a model that can sum them out; None of a
             model that is none of labels.
         count: N.
-        what: To show beside the progress.
-        work: Takes an ordinary VAE, the indices of its examples, and what to call with their number done, and of all.
+        what: As for :func:`by_model`.
+        work: As for :func:`by_model`.
 
     Returns:
-        What ``work`` returned, a dataclass of tensors, for all examples in their order.
+        What ``work`` returned for all examples, in their order.
     """
     parts: list[tuple[VAE, Tensor]] = [(vae, torch.arange(count))]
     if isinstance(vae, ConditionalVAE):
         assert labels is not None
         parts = [(_model(vae, label), (labels == label).nonzero()[:, 0]) for label in labels.unique().tolist()]
-    found, done = [], 0
+    return by_model(parts, what, work)
+
+
+def by_model(parts: Sequence[tuple[VAE, Tensor]], what: str, work: Callable[..., Result]) -> Result:
+    """Work on examples that belong to several models.
+
+    Args:
+        parts: Each model, and the indices of its examples, from 0 to N - 1 in all.
+        what: To show beside the progress.
+        work: Takes an ordinary VAE, the indices of its examples, and what to call with how much is done, and of how
+            much; returns a dataclass of tensors.
+
+    Returns:
+        What ``work`` returned for all examples, in their order.
+    """
+    found, done, count = [], 0, sum(len(rows) for _, rows in parts)
     with progress_bar(what) as progress:
         for part, rows in parts:
-            found.append(work(part, rows, lambda now, _, before=done: progress(before + now, count)))
+
+            def report(now: int, whole: int, before: int = done, own: int = len(rows)) -> None:
+                progress(before * whole + now * own, count * whole)
+
+            found.append(work(part, rows, report))
             done += len(rows)
     return found[0] if len(found) == 1 else _in_order(found, torch.cat([rows for _, rows in parts]).argsort())
 

@@ -11,6 +11,7 @@ from pyro_vae.commands.arguments import Opened, on_run, run_parser
 from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
+from pyro_vae.commands.unseen import say_trained_on
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import UNKNOWN, in_words, named
 from pyro_vae.evidence.checks import check_count, check_data
@@ -41,6 +42,7 @@ def main(opened: Opened) -> None:
     if not isinstance(vae, ConditionalVAE):
         raise ValueError(f"{opened.run} was trained without labels; train with --condition label for P(Y | X)")
     check_count(num_samples=args.num_samples)
+    say_trained_on(opened.run, vae, opened.examples, args)
     facts = {"seed": args.seed, "device": str(opened.device)}
     classify_and_write(Results(opened.folder, "classes"), vae, opened.examples, args.num_samples, facts)
 

@@ -41,6 +41,7 @@ from pyro_vae.commands.evaluation_report import (
 )
 from pyro_vae.commands.outputs import Results
 from pyro_vae.commands.progress import progress_bar
+from pyro_vae.commands.unseen import say_trained_on
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_weights, quasi_random
 from pyro_vae.evidence.checks import check_count, check_data
@@ -126,6 +127,8 @@ def main(argv: list[str] | None = None) -> None:
                 _evaluate_classes(run, cast(ConditionalVAE, whole), args, device)
             return
         _introduce(args, vae, examples, device)
+        if is_first():
+            say_trained_on(run, vae, examples, args)
         start = time.monotonic()
         try:
             with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
@@ -166,6 +169,7 @@ def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: t
             "for other estimators, proposals, targets and a file for ArviZ"
         )
     examples = read_chosen(run, vae, args)
+    say_trained_on(run, vae, examples, args)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision}
     with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
         classify_and_write(Results(run, args.name, "run folder"), vae, examples, args.num_samples, facts)

@@ -288,16 +288,15 @@ def write(
 
 def fill_table(path: Path, task: Task, table: Tensor) -> str:
     """Return the user's table with its blanks filled; every other cell, and the first line, as the user wrote it."""
-    lines = read_cells(path)
-    first = 0 if task.columns is None else 1
-    columns = [d for d, name in enumerate(lines[0]) if task.label_column is None or name.strip() != task.label_column]
+    names, lines = read_cells(path)
+    columns = [d for d, name in enumerate(names or lines[0]) if name.strip() != task.label_column]
     fillable = task.x.isnan() & ~table.isnan()
     for values, blank, row in zip(table.tolist(), fillable.tolist(), task.rows.tolist(), strict=True):
-        line = lines[first + row]
+        line = lines[row]
         for at, value, fill in zip(columns, values, blank, strict=True):
             line[at] = f"{value:.6g}" if fill else line[at]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines[: first + task.total])
+    csv.writer(text, lineterminator="\n").writerows([*([] if names is None else [names]), *lines[: task.total]])
     return text.getvalue()
 
 

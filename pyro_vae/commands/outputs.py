@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,6 +182,20 @@ def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _small(x: Tensor) -> np.ndarray:
     whole = bool(((x == x.round()) & (x >= 0) & (x <= 255)).all())
     return (x.to(torch.uint8) if whole else x).cpu().numpy()
+
+
+def beside(ours: Mapping[str, Any], own: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Put the user's own columns behind ours; one whose name is taken gets a number behind it.
+
+    Example:
+        >>> beside({"index": [0]}, [("index", [7]), ("age", [3]), ("age", [4])])
+        {'index': [0], 'index (2)': [7], 'age': [3], 'age (2)': [4]}
+    """
+    columns = dict(ours)
+    for name, values in own:
+        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        columns[next(free for free in names if free not in columns)] = values
+    return columns
 
 
 def to_csv(columns: Mapping[str, Sequence[Any] | Tensor | np.ndarray]) -> str:

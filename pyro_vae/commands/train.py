@@ -117,6 +117,12 @@ def _apart(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
+    dataset = load_data(config)
+    return dataset, *set_up(config, dataset)
+
+
+def load_data(config: Namespace) -> Data:
+    """Load the data that the options name, in the form that the likelihood wants."""
     likelihood = find_class(config.likelihood.class_path, Likelihood)
     dataset = data.load(
         config.data,
@@ -134,6 +140,11 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         raise ValueError(
             f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
         )
+    return dataset
+
+
+def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
+    """Build the VAE and set up its training on some data, as the options say."""
     labels = (dataset.labels if dataset.num_classes else None) or {}
     if labels and config.label_in is None:
         config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
@@ -170,7 +181,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         objective=objective,
         **asdict(options),
     )
-    return dataset, vae, training
+    return vae, training
 
 
 @command

@@ -193,6 +193,7 @@ def read(
     missing: bool = False,
     condition: str | None = None,
     data_dir: str | None = None,
+    drawn: bool = True,
 ) -> Source:
     """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
 
@@ -204,6 +205,7 @@ def read(
         missing: Take data with blanks, as for :func:`load`.
         condition: A column of a .csv file that holds labels; a file without it has none.
         data_dir: The folder that mnist and its relatives are kept in.
+        drawn: Draw a random form; else return what it is drawn from.
 
     Returns:
         The data ``x``, (N, D) float32, with the ``shape`` of one datum and labels ``y`` where known. A random form
@@ -229,7 +231,8 @@ def read(
     if source.levels is None and in_unit_interval and pixels in ("binarized", "threshold", "grey"):
         levels = None
     _pixels.check(data, x, pixels, levels)
-    x = _pixels.draw_once(_pixels.prepare(x, pixels, levels), pixels, levels, _pixels.TEST_SEED)
+    x = _pixels.prepare(x, pixels, levels)
+    x = _pixels.draw_once(x, pixels, levels, _pixels.TEST_SEED) if drawn else x
     return replace(source, x=x, levels=levels)
 
 

@@ -180,7 +180,7 @@ def read_csv(data: str, path: Path, missing: bool = False) -> Source:
     with _expecting(data, "a .csv file"), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         first = next(reader, [])
-    header = not all(_is_blank(cell) for cell in first) and not any(_is_number(cell) for cell in first)
+    header = _has_names(first)
     skip = reader.line_num if header else 0
     try:
         with warnings.catch_warnings(), path.open(encoding="utf-8-sig") as file:
@@ -205,13 +205,18 @@ def read_csv(data: str, path: Path, missing: bool = False) -> Source:
     return Source(x=to_tensor(data, table, missing), shape=(table.shape[1],), columns=columns)
 
 
-def read_cells(path: Path) -> list[list[str]]:
-    """Return the cells of a table as its user wrote them, a list for each row that :func:`read_csv` reads.
+def read_cells(path: Path) -> tuple[list[str] | None, list[list[str]]]:
+    """Return the names of a table's columns, if it has any, and the cells of each row that :func:`read_csv` reads.
 
-    A first line of names is the first of them.
+    They are as their user wrote them.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return [row for row in csv.reader(file) if row]
+        lines = [row for row in csv.reader(file) if row]
+    return (lines[0], lines[1:]) if lines and _has_names(lines[0]) else (None, lines)
+
+
+def _has_names(first: list[str]) -> bool:
+    return not all(_is_blank(cell) for cell in first) and not any(_is_number(cell) for cell in first)
 
 
 def _first_mistake(path: Path, skip: int, missing: bool) -> str | None:

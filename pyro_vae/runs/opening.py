@@ -33,6 +33,7 @@ class Examples(ShowsShapes):
         name: Where they come from.
         labels: Their classes, (N,), if known.
         classes: The names of classes 0, 1, 2, …; None where labels are numbers that name themselves.
+        rows: Which of the user's they are, (N,), from 0; None of the run's own.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class Examples(ShowsShapes):
     name: str
     labels: Tensor | None
     classes: tuple[str, ...] | None = None
+    rows: Tensor | None = None
 
     @property
     def label_names(self) -> np.ndarray | None:
@@ -59,7 +61,11 @@ def load_run(run: str | os.PathLike, label: str | int | None) -> VAE:
     Raises:
         ValueError: When there is no such class, or a class is needed and none is named.
     """
-    vae = load(run)
+    return of_label(run, load(run), label)
+
+
+def of_label(run: str | os.PathLike, vae: VAE, label: str | int | None) -> VAE:
+    """Return what :func:`load_run` makes of a run's model."""
     if not isinstance(vae, ConditionalVAE):
         check_no_label(run, label)
         return vae
@@ -124,6 +130,7 @@ def read_examples(
     data_dir: str | None = None,
     max_examples: int | None = None,
     seed: int = 0,
+    drawn: bool = True,
 ) -> Examples:
     """Read some of a run's own data, or the user's, in the form that the run was trained on.
 
@@ -136,6 +143,7 @@ def read_examples(
         data_dir: The folder of mnist and its relatives, where the data are one of them.
         max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
+        drawn: Draw a random form; else return what it is drawn from, where that is known.
 
     Raises:
         ValueError: Naming the option, what was expected and what came.
@@ -145,19 +153,22 @@ def read_examples(
         raise ValueError(f"max_examples must be at least 1, got {max_examples}")
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
-    examples = _own(run, vae, split or "test", seed) if data is None else _users(run, vae, data, levels, data_dir)
+    if data is None:
+        examples = _own(run, vae, split or "test", seed, drawn)
+    else:
+        examples = _users(run, vae, data, levels, data_dir, drawn)
     kept = slice(max_examples)
-    labels = None if examples.labels is None else examples.labels[kept]
-    return replace(examples, x=examples.x[kept], labels=labels)
+    labels, rows = (None if values is None else values[kept] for values in (examples.labels, examples.rows))
+    return replace(examples, x=examples.x[kept], labels=labels, rows=rows)
 
 
-def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
+def _own(run: Path, vae: VAE, split: str, seed: int, drawn: bool) -> Examples:
     dataset = run_data(run, vae)
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
         of_class = "" if vae.label is None else f" of class {vae.config.class_names[vae.label]}"
         raise ValueError(f"--split {split}: the run has no such data{of_class}; name another split")
-    if split == "train" and dataset.draw is not None:
+    if split == "train" and dataset.draw is not None and drawn:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             x = dataset.draw(x)
@@ -165,14 +176,25 @@ def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
     return Examples(x, split, dataset.name, labels, dataset.classes)
 
 
-def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
-    source = read_like(run, vae, "data", name, levels=levels, data_dir=data_dir, missing=vae.missing)
-    source = of_class(source, vae)
-    return Examples(source.x, "all", name, source.y, source.classes)
+def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None, drawn: bool) -> Examples:
+    how: dict[str, Any] = {"levels": levels, "data_dir": data_dir, "missing": vae.missing, "drawn": drawn}
+    source = read_like(run, vae, "data", name, **how)
+    own, rows = of_class(source, vae), torch.arange(len(source.x))
+    if source.y is not None and vae.label is not None:
+        rows = rows[source.y == vae.label]
+    return Examples(own.x, "all", name, own.y, own.classes, rows)
 
 
 def read_like(
-    run: Path, vae: VAE, option: str, name: str, *, levels: int | None, data_dir: str | None, missing: bool
+    run: Path,
+    vae: VAE,
+    option: str,
+    name: str,
+    *,
+    levels: int | None,
+    data_dir: str | None,
+    missing: bool,
+    drawn: bool = True,
 ) -> Source:
     """Read the user's data in the form that the run was trained on, those of all classes.
 
@@ -181,7 +203,7 @@ def read_like(
     """
     config = vae.config
     how = {"pixels": config.pixels, "levels": levels or config.levels}
-    source = read_source(run, vae, name, **how, missing=missing, data_dir=data_dir)
+    source = read_source(run, vae, name, **how, missing=missing, data_dir=data_dir, drawn=drawn)
     if source.x.shape[1] != math.prod(config.x_shape):
         raise ValueError(
             f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
