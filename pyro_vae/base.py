@@ -142,12 +142,18 @@ class Config:
     pixels: str = ""
     missing: bool = False
     num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
     label_in: tuple[str, ...] | None = None
 
     @property
     def names(self) -> dict[str, str]:
         """The class of each part, by its bare name."""
         return {kind: part["class_path"].rpartition(".")[2] for kind, part in self.parts.items()}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 0, 1, 2, …: where none were given, these numbers."""
+        return self.classes or tuple(str(c) for c in range(self.num_classes or 0))
 
     def as_arguments(self) -> dict[str, Any]:
         """Return the arguments of ``build``, as JSON can hold them."""
@@ -164,6 +170,8 @@ class Config:
         }
         if self.label_in is not None:
             arguments |= {"num_classes": self.num_classes, "label_in": list(self.label_in)}
+        if self.classes is not None:
+            arguments["classes"] = list(self.classes)
         return arguments
 
 

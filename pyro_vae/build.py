@@ -36,6 +36,7 @@ def build(
     pixels: str = "binarized",
     missing: bool = False,
     num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
     label_in: Sequence[Literal["encoder", "decoder", "prior"]] | None = None,
 ) -> VAE:
     """Build a VAE; each part is a class by name, alone or with its options.
@@ -57,6 +58,7 @@ def build(
         pixels: The form of the data, as in :func:`pyro_vae.data.load`.
         missing: The data have blanks (NaN): train on what is observed; the encoder is told what that is.
         num_classes: Build a :class:`pyro_vae.ConditionalVAE` for so many classes.
+        classes: The names of the classes, in the order of their numbers. Default: these numbers.
         label_in: What looks at the label: some of encoder, decoder and prior. A prior that does is one of its kind for
             each class. Default: encoder and decoder; in pyro-vae train the prior alone where labels are unknown.
 
@@ -77,6 +79,8 @@ def build(
         raise ValueError(f"label_in={list(label_in)}: there are no labels; condition on them, or leave it out")
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
         raise ValueError(f"num_classes: expected from 1 to {MAX_CLASSES}, got {num_classes}")
+    if classes is not None and len(set(classes)) != num_classes:
+        raise ValueError(f"classes: expected {num_classes} different names, one for each class, got {list(classes)}")
     if latent_dim < 1:
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
     if any(width < 1 for width in hidden_dims):
@@ -158,6 +162,7 @@ def build(
         pixels=pixels,
         missing=missing,
         num_classes=num_classes,
+        classes=None if classes is None else tuple(classes),
         label_in=None if label_in is None else tuple(label_in),
     )
     return vae

@@ -180,11 +180,15 @@ class BesideLabel(nn.Module):
         return torch.cat([self.module(x), label.repeat_interleave(self.copies, -1)], -1)
 
 
+FARTHEST = 1e6  # standard deviations
+
+
 class Standardize(nn.Module):
     """Brings data into the range that networks like, (..., D) -> (..., D).
 
     Grey levels are divided by the largest; other data are standardized with the moments of
-    the training data, set by ``initialize``.
+    the training data, set by ``initialize``, and end a million standard deviations from the mean: what is farther out,
+    such as 1e30 for a missing value, would make an encoder put out nothing but NaN.
 
     Example:
         >>> Standardize(3, levels=17)(torch.tensor([0.0, 8.0, 16.0]))
@@ -210,7 +214,7 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift and scale."""
-        return (x - self.loc) / self.scale
+        return ((x - self.loc) / self.scale).clamp(-FARTHEST, FARTHEST)
 
 
 class WithMask(Standardize):

@@ -387,8 +387,11 @@ def test_the_other_commands_take_one_class(run, few, arguments, tmp_path, capsys
     if name in ("encode", "augment"):
         labels = np.load(next((tmp_path / "three").glob("*.npz")))["y"]
         assert set(labels.tolist()) == {3}
-    assert "--label 0 to 9" in refused(capsys, name, run, *options, "--out", tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    if name == "impute":  # by the model of each example's own class
+        command(name, run, *options, "--out", tmp_path / "each")
+    else:
+        assert "--label 0 to 9" in refused(capsys, name, run, *options, "--out", tmp_path / "none")
+        assert not (tmp_path / "none").exists()
     command(name, few, *options, "--out", tmp_path / "all")  # P(X), since there the sum over classes is a VAE
 
 
@@ -409,11 +412,12 @@ def test_what_has_no_labels_is_refused(tmp_path, capsys):
     assert "no labels" in refused(capsys, "train", "--label_in", "[prior]", *quick, "--run", tmp_path / "r")
     line = refused(capsys, "train", "--condition", "label", "--num_labels", "5000", *quick, "--run", tmp_path / "r")
     assert "from 1 to 1000" in line
-    np.savez(tmp_path / "years.npz", x=np.random.default_rng(0).random((60, 4, 4)), y=np.full(60, 1999))
-    line = refused(
-        capsys, "train", "--data", tmp_path / "years.npz", "--condition", "label", *quick, "--run", tmp_path / "r"
-    )
-    assert "number the classes from 0" in line
+    for name, y in (("many", np.arange(1999, 3000)), ("none", np.full(1001, -1)), ("below", np.arange(1001) % 3 - 2)):
+        np.savez(tmp_path / f"{name}.npz", x=np.random.default_rng(0).random((1001, 4, 4)), y=y)
+        line = refused(
+            capsys, "train", "--data", tmp_path / f"{name}.npz", "--condition", "label", *quick, "--run", tmp_path / "r"
+        )
+        assert "expected from 1 to 1000 classes" in line
     assert not (tmp_path / "r").exists()
     command("train", "--data", tmp_path / "x.npy", *quick, "--run", tmp_path / "plain")
     assert "without --condition" in refused(capsys, "sample", tmp_path / "plain", "--label", "3")
@@ -441,7 +445,7 @@ def test_a_table_with_a_column_of_labels(tmp_path, capsys):
     command("classify", tmp_path / "run", "--data", tmp_path / "new.csv", "--out", tmp_path / "new")
     assert "classification" not in json.loads((tmp_path / "new/classes.json").read_text())
     command("sample", tmp_path / "run")
-    assert (tmp_path / "run/sample/samples.csv").read_text().startswith("y,size,count\n")
+    assert (tmp_path / "run/sample/samples.csv").read_text().startswith("kind,size,count\n")
     line = refused(
         capsys, "train", "--data", tmp_path / "table.csv", "--condition", "sort", "--run", tmp_path / "other"
     )

@@ -410,6 +410,57 @@ def test_folder_with_test_set_and_folder_without_labels(tmp_path):
     assert data.load(save_images(tmp_path / "flat", folders=(".",))).labels is None
 
 
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "valid", "TEST"), ("train", "validation")])
+def test_folders_that_are_sets_are_no_classes(tmp_path, names):
+    parts = [GREY[:20], GREY[20:30], GREY[30:]][: len(names)]
+    for name, images in zip(names, parts, strict=True):
+        save_images(tmp_path / name, images)
+    loaded = data.load(str(tmp_path), pixels="levels")
+    sets = [loaded.train, loaded.validation, loaded.test]
+    if len(names) == 2:  # the test set is split off from what is there to train on
+        sets = [torch.cat([loaded.train, loaded.test]), loaded.validation]
+        assert len(loaded.test) == 2
+    for x, images in zip(sets, parts, strict=True):
+        assert as_sorted_rows(x) == as_sorted_rows(images)
+    in_order = np.concatenate([GREY[20:30:2], GREY[21:30:2]])  # a and b
+    assert torch.equal(loaded.validation, torch.tensor(in_order).reshape(10, 15).float())
+    assert loaded.labels["validation"].tolist() == [0] * 5 + [1] * 5
+    assert as_sorted_rows(data.read(str(tmp_path), pixels="levels", levels=256).x) == as_sorted_rows(
+        np.concatenate(parts)
+    )
+    refused(lambda: data.load(str(tmp_path), validation=0.5), "validation=0.5", "validation set of its own")
+
+
+def test_folders_that_may_be_sets_or_classes(tmp_path):
+    for names in (("train", "car"), ("val", "test"), ("train",)):
+        folder = tmp_path / "-".join(names)
+        save_images(folder, folders=names)
+        loaded = data.load(str(folder), pixels="levels")
+        assert len(loaded.train) + len(loaded.validation) + len(loaded.test) == len(GREY)
+        assert set(loaded.labels["train"].tolist()) == set(range(len(names)))
+    path = save_images(tmp_path / "mixed", folders=("train", "test", "car"))
+    refused(lambda: data.load(path), path, "train, test", "car", "rename them if they are classes")
+    path = save_images(tmp_path / "beside", folders=("train", "test", "."))
+    refused(lambda: data.load(path), path, "beside them")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_read_as_they_were_taken(tmp_path, orientation):
+    (tmp_path / "a").mkdir()
+    upright = np.arange(15, dtype=np.uint8).reshape(3, 5)
+    turns = {2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: np.transpose, 6: np.rot90,
+             7: lambda x: np.rot90(x, 2).T, 8: lambda x: np.rot90(x, 3)}  # fmt: skip
+    held = Image.fromarray(np.ascontiguousarray(turns.get(orientation, np.array)(upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i in range(4):
+        held.save(tmp_path / "a" / f"{i}.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "a" / "upright.png")  # of the same size only when the others are turned
+    x = data.read(str(tmp_path), pixels="levels", levels=256)
+    assert x.shape == (1, 3, 5)
+    assert (x.x == torch.tensor(upright).reshape(1, -1)).all()
+
+
 def test_images_in_colour_become_grey(tmp_path):
     save_images(tmp_path, np.repeat(GREY[..., None], 3, axis=-1))
     assert as_sorted_rows(everything(data.load(str(tmp_path), pixels="levels"))) == as_sorted_rows(GREY)

@@ -353,3 +353,19 @@ def test_what_is_beside_the_figures_may_fail(run, monkeypatch, capsys, fails, lo
     output = capsys.readouterr()
     assert f"warning: {lost} could not be written (TypeError: got an unexpected keyword argument)" in output.err
     assert lost.removeprefix("evaluation") not in output.out.splitlines()[-1]
+
+
+def test_how_many_examples_arviz_gets_is_said_and_can_be_set(run, capsys):
+    import arviz
+
+    for options, count in (([], 24), (["--num_exported", "5"], 5), (["--num_exported", "999"], 30)):
+        evaluate.main([str(run), *FEW, "--overwrite", *options])
+        output = capsys.readouterr().out
+        assert f"the first {count} of 30 examples to evaluation.nc" in output
+        assert arviz.from_netcdf(str(run / "evaluation.nc"))["posterior"]["z"].sizes["data"] == count
+    evaluate.main([str(run), *FEW, "--overwrite", "--num_exported", "0"])
+    assert not (run / "evaluation.nc").exists()
+    assert "exported" not in capsys.readouterr().out
+    for count in ("-1", "999999999"):
+        line = refused(capsys, run, *FEW, "--overwrite", "--num_exported", count)
+        assert "--num_exported: expected from 0 to" in line

@@ -1,11 +1,15 @@
 import arviz
 import matplotlib
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray
+from pyro import poutine
 
-from pyro_vae.evidence import khat, log_weights, to_arviz
+import pyro_vae
+from pyro_vae.evidence import khat, log_evidence, log_weights, to_arviz
 from pyro_vae.evidence.arviz import to_netcdf
 from tests.references import ARVIZ_0, data_of, linear_gaussian, psislw, shifted_guide
 
@@ -101,3 +105,93 @@ def test_psislw_takes_weights_in_both_lines():
 def test_counts_are_checked():
     with pytest.raises(ValueError, match="num_draws must be a whole number of at least 1, got 0"):
         to_arviz(EXACT.model, GUIDE, X, num_draws=0)
+
+
+def normal(loc):
+    return dist.Normal(loc, 1.0)
+
+
+def of_two(observe):
+    """z is N(0, 1), and x_0 and x_1 are N(z, 1), as ``observe`` observes them; with a guide that sees x_1 alone."""
+
+    def model(x, seen):
+        with pyro.plate("data", len(x)):
+            observe(pyro.sample("z", normal(x.new_zeros(()))), x, seen)
+
+    def guide(x, seen):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x[:, 1] / 2, 1.0))
+            if observe is by_obs_mask:
+                with poutine.mask(mask=~seen[:, 0]):
+                    pyro.sample("a_unobserved", normal(z))
+
+    return model, guide
+
+
+def by_poutine_mask(z, x, seen):
+    with poutine.mask(mask=seen[:, 0]):
+        pyro.sample("a_observed", normal(z), obs=x[:, 0])
+    pyro.sample("b", normal(z), obs=x[:, 1])
+
+
+def by_obs_mask(z, x, seen):
+    pyro.sample("a", normal(z), obs=x[:, 0], obs_mask=seen[:, 0])
+    pyro.sample("b", normal(z), obs=x[:, 1])
+
+
+def by_masked_distribution(z, x, seen):
+    pyro.sample("a_observed", normal(z).mask(seen[:, 0]), obs=x[:, 0])
+    pyro.sample("b", normal(z), obs=x[:, 1])
+
+
+@pytest.mark.parametrize("observe", [by_poutine_mask, by_obs_mask, by_masked_distribution])
+def test_what_is_masked_is_no_observation(observe):
+    x = torch.tensor([[900.0, 0.3], [0.2, -0.1]])  # 900 stands for a missing value
+    seen = torch.tensor([[False, True], [True, True]])
+    data = to_arviz(*of_two(observe), (x, seen), num_samples=200, num_draws=50, seed=0)
+    z = torch.tensor(data["posterior"]["z"].values[0])
+    likelihood = data["log_likelihood"]
+    assert np.isnan(likelihood["a_observed"].values[0, :, 0]).all()
+    np.testing.assert_allclose(likelihood["a_observed"].values[0, :, 1], normal(z[:, 1]).log_prob(x[1, 0]), rtol=1e-5)
+    np.testing.assert_allclose(likelihood["b"].values[0], normal(z).log_prob(x[:, 1]), rtol=1e-5)
+    np.testing.assert_array_equal(data["observed_data"]["a_observed"].values, [np.nan, np.float32(0.2)])
+    np.testing.assert_array_equal(data["observed_data"]["b"].values, x[:, 1])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "likelihood", ["Gaussian", {"class_path": "Columns", "init_args": {}}], ids=["plain", "groups"]
+)
+def test_blanks_are_no_observations(likelihood, tmp_path):
+    if isinstance(likelihood, dict):
+        parts = [{"class_path": f"pyro_vae.likelihoods.{name}"} for name in ("Gaussian", "Bernoulli")]
+        likelihood = likelihood | {"init_args": {"groups": [(2, parts[0]), (1, parts[1])]}}
+    x = torch.rand(9, 3, generator=torch.Generator().manual_seed(0)).round(decimals=3)
+    x[:, 2] = x[:, 2].round()
+    x[0, 1], x[1, 2], x[2] = torch.nan, torch.nan, torch.nan
+    vae = pyro_vae.build((3,), likelihood=likelihood, pixels="raw", missing=True, latent_dim=2, hidden_dims=[8])
+    vae.initialize(x)
+    data = to_arviz(vae, x, num_samples=200, num_draws=100, seed=0)
+    np.testing.assert_array_equal(data["observed_data"]["x"].values, x)
+    assert np.isnan(data["log_likelihood"]["x"].values[0]).all(0).tolist() == [False, False, True] + 6 * [False]
+    assert not np.isnan(data["posterior_predictive"]["x"].values).any()
+    # ArviZ works on it, with the datum that has no observation left out where there is one for each datum.
+    assert len(arviz.summary(data)) == 18
+    matplotlib.use("Agg")
+    (arviz.plot_ppc if ARVIZ_0 else arviz.plot_ppc_dist)(data)
+    complete = data["log_likelihood"].dropna("data") if ARVIZ_0 else data["log_likelihood"].to_dataset().dropna("data")
+    assert complete.sizes["data"] == 8
+    (tmp_path / "blanks.nc").write_bytes(to_netcdf(data))
+    again = arviz.from_netcdf(str(tmp_path / "blanks.nc"))
+    np.testing.assert_array_equal(again["observed_data"]["x"].values, x)
+
+
+def test_the_file_says_what_its_groups_are_and_has_log_evidence_of_each_datum(data, tmp_path):
+    (tmp_path / "evaluation.nc").write_bytes(to_netcdf(data))
+    again = arviz.from_netcdf(str(tmp_path / "evaluation.nc"))
+    assert "log p(x|z)" in again["log_likelihood"].attrs["about"]
+    assert "compare models by log_evidence in sample_stats" in again["log_likelihood"].attrs["about"]
+    assert "NaN where a value is blank or masked" in again["observed_data"].attrs["about"]
+    assert "log_evidence: log P(x) of each datum" in again["sample_stats"].attrs["about"]
+    result = log_evidence(EXACT.model, GUIDE, X, num_samples=5000, seed=0)
+    np.testing.assert_allclose(again["sample_stats"]["log_evidence"].values, result.log_evidence)

@@ -101,6 +101,7 @@ def _note(event, arguments):
 sys.addaudithook(_note)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_file_is_written_as_a_new_one(name, run, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "opened", [])
@@ -175,6 +176,7 @@ DATA = {"train": 1, "evaluate": 2, "sample": 1, "reconstruct": 1, "encode": 3, "
         "impute": 2, "augment": 1, "score": 2, "classify": 2, "report": 1}  # fmt: skip
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_loses_nothing(name, run, monkeypatch, capsys):
     overwrite = [] if name == "train" else ["--overwrite", "--seed", 1]

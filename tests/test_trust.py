@@ -105,7 +105,7 @@ ON_A_RUN = {
     ],
     "augment": ["run", "--data", "own.npy", "--times", "1"],
     "classify": ["run"],
-    "score": ["run", "--num_samples", "2", "--max_examples", "5"],
+    "score": ["run", "--num_samples", "2", "--max_examples", "5", "--split", "train", "--cross_fit", "2"],
 }
 
 

@@ -24,7 +24,7 @@ from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.opening import Examples, load_run, read_examples
 from pyro_vae.vae import VAE
 
-LABEL_HELP = "Of a run with --condition: the class y, for P(X | Y = y)."
+LABEL_HELP = "Of a run with --condition: the class y, as the data call it, for P(X | Y = y)."
 TRUST: dict[str, Any] = {
     "action": "append",
     "default": [],
@@ -50,7 +50,7 @@ def run_parser(
     add = parser.add_argument
     add("run", help="A run folder.")
     if label:
-        add("--label", type=int | None, help=LABEL_HELP)
+        add("--label", type=str | None, help=LABEL_HELP)
     add("--trust", **TRUST)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--device", type=str, default="auto", help='"cpu", "cuda", …; "auto" takes a GPU if there is.')

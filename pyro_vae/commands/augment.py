@@ -37,7 +37,7 @@ def main(opened: Opened) -> None:
     args, run, vae, examples = opened.args, opened.run, opened.vae, opened.examples
     vae.check(examples.x)
     original = of_class(
-        read_source(run, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae.label
+        read_source(run, vae, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae
     )
     check_count(times=args.times)
     check_memory("times", args.times + 1, 4 * examples.x.numel())
@@ -51,7 +51,7 @@ def main(opened: Opened) -> None:
     variations = to_original_units(made, form, levels)
     x = torch.cat([original.x[:count], variations.flatten(0, 1)])
     origin = torch.arange(count).repeat(args.times + 1)
-    labels = None if examples.labels is None else examples.labels[origin]
+    labels = None if examples.label_names is None else examples.label_names[origin]
 
     files: dict[str, bytes | str] = {
         "augmented.npz": to_npz(vae, data={"x": x}, other={"original": origin, "y": labels})

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Check each equation of the derivation; end with status 1 if one fails."""
     parser = Parser(prog="pyro-vae check", description="Check each equation of the derivation.")
     parser.add_argument("run", nargs="?", help="A run folder. Default: models so small that every term is known.")
-    parser.add_argument("--label", type=int | None, help=LABEL_HELP)
+    parser.add_argument("--label", type=str | None, help=LABEL_HELP)
     parser.add_argument("--trust", **TRUST)
     parser.add_argument("--json", action="store_true", help="Print the rows as JSON.")
     args = parser.parse_args(argv)
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = check_derivation()
     else:
         vae = load_run(args.run, args.label, trust=args.trust)
-        rows = check(vae, run_data(args.run, vae.label).test[:NUM_DATA])
+        rows = check(vae, run_data(args.run, vae).test[:NUM_DATA])
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

@@ -11,8 +11,9 @@ from pyro_vae.commands.arguments import Opened, on_run, run_parser
 from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, check_samples, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
+from pyro_vae.commands.unseen import say_trained_on
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.labels import UNKNOWN, in_words, named
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Classes, classify, score_classes
@@ -41,6 +42,7 @@ def main(opened: Opened) -> None:
     if not isinstance(vae, ConditionalVAE):
         raise ValueError(f"{opened.run} was trained without labels; train with --condition label for P(Y | X)")
     check_count(num_samples=args.num_samples)
+    say_trained_on(opened.run, vae, opened.examples, args)
     facts = {"seed": args.seed, "device": str(opened.device)}
     classify_and_write(Results(opened.folder, "classes"), vae, opened.examples, args.num_samples, facts)
 
@@ -56,7 +58,8 @@ def classify_and_write(
     check_data(vae.model, examples.x)
     check_samples("num_samples", num_samples)
     kind = "" if examples.split == "all" else f"{examples.split} "
-    print(f"data        {examples.name}: {len(examples.x):,} {kind}examples, {vae.num_classes} classes")
+    names = vae.config.class_names
+    print(f"data        {examples.name}: {len(examples.x):,} {kind}examples, {len(names)} classes ({in_words(names)})")
     print(f"estimator   importance sampling, {num_samples:,} samples for each example and class, on {facts['device']}")
     start, x = time.monotonic(), examples.x.to(facts["device"])
     with progress_bar("P(Y | X)") as progress:
@@ -91,6 +94,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
         "pixels": vae.config.pixels,
         "num_examples": len(examples.x),
         "num_classes": vae.num_classes,
+        "classes": list(vae.config.class_names),
         "num_samples": classes.num_samples,
         "estimator": "importance",
     }
@@ -121,11 +125,12 @@ def log_joint_and_given(vae: ConditionalVAE, classes: Classes, y: Tensor) -> tup
 
 def by_example(vae: ConditionalVAE, examples: Examples, classes: Classes) -> str:
     """Return a row for each example, in their order, as CSV."""
-    columns: dict[str, Tensor] = {"index": torch.arange(len(examples.x)), "predicted": classes.label}
+    names = vae.config.class_names
+    columns: dict[str, Any] = {"index": torch.arange(len(examples.x)), "predicted": named(classes.label, names)}
     y = known_labels(vae, examples)
     if y is not None:
-        columns["label"] = y
-    columns |= {f"p_{c}": column for c, column in enumerate(classes.log_probs.exp().T)}
+        columns["label"] = named(y, names)
+    columns |= {f"p_{name}": column for name, column in zip(names, classes.log_probs.exp().T, strict=True)}
     columns["log_evidence"] = classes.log_evidence
     if y is not None:
         columns["log_joint"], columns["log_evidence_given_label"] = log_joint_and_given(vae, classes, y)

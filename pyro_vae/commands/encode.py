@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def main(opened: Opened) -> None:
 
     results = Results(opened.folder, "latents").write(
         {
-            "latents.npz": to_npz(vae, data={}, other=arrays(latents) | {"y": examples.labels}),
+            "latents.npz": to_npz(vae, data={}, other=arrays(latents) | {"y": examples.label_names}),
             "latents.csv": by_example(latents, examples),
             "dimensions.csv": by_dimension(latents),
         }
@@ -46,7 +47,7 @@ def main(opened: Opened) -> None:
     results.conclude(lambda path: draw(path, latents, examples))
 
 
-def arrays(latents: Latents) -> dict[str, Tensor | None]:
+def arrays(latents: Latents) -> dict[str, Tensor | np.ndarray | None]:
     """Return the arrays of latents.npz."""
     names = ("loc", "scale", "kl", "kl_per_dimension", "variance", "active")
     return {name: getattr(latents, name) for name in names}
@@ -54,9 +55,9 @@ def arrays(latents: Latents) -> dict[str, Tensor | None]:
 
 def by_example(latents: Latents, examples: Examples) -> str:
     """Return a row for each example, in their order, as CSV."""
-    columns: dict[str, Tensor] = {"index": torch.arange(len(latents.loc))}
-    if examples.labels is not None:
-        columns["label"] = examples.labels
+    columns: dict[str, Tensor | np.ndarray] = {"index": torch.arange(len(latents.loc))}
+    if examples.label_names is not None:
+        columns["label"] = examples.label_names
     columns["kl"] = latents.kl
     for name, values in (("loc", latents.loc), ("scale", latents.scale)):
         columns |= {f"{name}_z{j + 1}": column for j, column in enumerate(values.T)}
@@ -88,7 +89,7 @@ def draw(path: Path, latents: Latents, examples: Examples) -> None:
         points.numpy(),
         path,
         axes_names=(names[0], names[1]),
-        labels=None if examples.labels is None else examples.labels.numpy(),
+        labels=examples.label_names,
         use=use.cpu().numpy(),
         use_name=use_name,
         active=latents.active.cpu().numpy(),

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -26,10 +27,13 @@ from pyro_vae.commands.arguments import (
 from pyro_vae.commands.classify import classify_and_write
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.commands.evaluation_report import (
+    ARVIZ_DRAWS,
+    ARVIZ_EXAMPLES,
     CURVE_EXAMPLES,
     Estimate,
     by_example,
     draw,
+    num_exported,
     reference,
     show,
     summarize,
@@ -37,6 +41,7 @@ from pyro_vae.commands.evaluation_report import (
 )
 from pyro_vae.commands.outputs import Results, bytes_of_datum, check_memory, check_samples
 from pyro_vae.commands.progress import progress_bar
+from pyro_vae.commands.unseen import say_trained_on
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence import Evidence, ais, bidirectional, log_evidence, log_weights, quasi_random
 from pyro_vae.evidence.checks import check_count, check_data
@@ -78,6 +83,12 @@ def parser() -> Parser:
         help="Of the factors of matrix products. bfloat16 is faster where the processor has it, and 8 bits exact.",
     )
     add(
+        "--num_exported",
+        type=int | None,
+        help=f"How many examples, from the first on, go into evaluation.nc for ArviZ, with {ARVIZ_DRAWS} draws each. "
+        f"Default: {ARVIZ_EXAMPLES}, or fewer if they are large; 0 leaves out the file.",
+    )
+    add(
         "--name",
         type=str | None,
         metavar="NAME",
@@ -110,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
                 _check_sizes(args, vae)
+                exported = num_exported(examples.x, args.num_exported)
                 own, begin = own_share(examples.x.to(device))
             args.precision = precision_on(device, args.precision)
         if over_classes:
@@ -117,6 +129,8 @@ def main(argv: list[str] | None = None) -> None:
                 _evaluate_classes(run, cast(ConditionalVAE, whole), args, device)
             return
         _introduce(args, vae, examples, device)
+        if is_first():
+            say_trained_on(run, vae, examples, args)
         start = time.monotonic()
         try:
             with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
@@ -137,19 +151,27 @@ def main(argv: list[str] | None = None) -> None:
         show(whole_estimate, summary)
         # The draws are of this process's own data, which a proposal may be fitted to.
         kept = min(args.num_samples, MAX_KEPT), args.seed
-        results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept)))
+        exported = min(exported, len(estimate.x))
+        if exported:
+            results.add("nc", lambda path: write_file(path, to_netcdf(vae, estimate, *kept, exported)))
+        if results.names[-1].endswith(".nc"):
+            print(
+                f"exported    the first {exported:,} of {len(examples.x):,} examples to {results.names[-1]}, for ArviZ "
+                "(--num_exported)"
+            )
         results.conclude(lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
 
 
 def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
     """Evaluate a conditional run for all classes: log P(X | Y), log P(X) and P(Y | X)."""
-    asked = ("proposal", "quasi_random", "target_se", "target_khat")
+    asked = ("proposal", "quasi_random", "target_se", "target_khat", "num_exported")
     if args.estimator != "importance" or any(args[name] for name in asked):
         raise ValueError(
             "--label: over all classes there is only importance sampling with the encoder; name one class with --label "
-            "for other estimators, proposals and targets"
+            "for other estimators, proposals, targets and a file for ArviZ"
         )
     examples = read_chosen(run, vae, args)
+    say_trained_on(run, vae, examples, args)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision}
     with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
         classify_and_write(Results(run, args.name, "run folder"), vae, examples, args.num_samples, facts)
@@ -181,7 +203,7 @@ def complete(args: Namespace, given: Namespace) -> Namespace:
         args.max_examples = SLOW_EXAMPLES
     part = Path(args.data).stem if args.name is None and args.data is not None else args.name
     if part is None and args.label is not None:
-        part = f"label-{args.label}"
+        part = re.sub(r"[^\w.-]+", "-", f"label-{args.label}")
     if part is not None and Path(part).name != part:
         raise ValueError(f"--name: expected a part of a file name, without a folder, got {part!r}")
     args.name = "evaluation" if part is None else f"evaluation-{part}"
@@ -246,8 +268,10 @@ def bound_against_k(
     proposals: dict[str, Program] = {"encoder": vae.guide}
     proposals[estimate.options.get("proposal", "encoder")] = estimate.proposal
     curves = {}
+    possible = estimate.result.log_evidence.isfinite()
+    x = estimate.x[possible if possible.any() else ...][:CURVE_EXAMPLES]
     for name, proposal in proposals.items():
-        log_w = log_weights(vae.model, proposal, estimate.x[:CURVE_EXAMPLES], num_samples=num_samples, seed=seed)
+        log_w = log_weights(vae.model, proposal, x, num_samples=num_samples, seed=seed)
         # Over as many groups of K as there are.
         groups = [log_w[: num_samples // k * k].double().unflatten(0, (-1, k)) for k in ks]
         means = [(group.logsumexp(1) - math.log(k)).mean().item() for k, group in zip(ks, groups, strict=True)]

@@ -17,18 +17,19 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import finite, to_csv, with_error
+from pyro_vae.commands.outputs import finite, to_csv, with_error, without_impossible
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.machine.memory import largest
 from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.program import Program
 from pyro_vae.runs.opening import Examples
 from pyro_vae.vae import VAE
 
-ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # at most so much in evaluation.nc
+ARVIZ_EXAMPLES, ARVIZ_DRAWS, ARVIZ_ELEMENTS = 24, 100, 2**21  # so much in evaluation.nc, unless more are wanted
 CURVE_EXAMPLES = 100  # at most so many are behind the plot of the bound against K
 # What has to agree for two estimates to be compared.
 PROTOCOL = ("estimator", "proposal", "num_samples")
@@ -88,6 +89,7 @@ def summarize(
         "elbo": estimate.elbo.mean().item(),
         "elbo_se": standard_error(estimate.elbo),
         "gap": (result.log_evidence - estimate.elbo).mean().item(),
+        "num_impossible": int((~result.log_evidence.isfinite()).sum()),
         "ess": {"median": result.ess.median().item(), "min": result.ess.min().item()},
         "khat": _khat(result),
     }
@@ -161,7 +163,7 @@ def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
         return None
     if earlier.get("split") not in ("test", "validation"):
         return None
-    lowest = float(np.quantile(own, LOWEST))
+    lowest = float(np.quantile(own, LOWEST, method="lower" if np.isinf(own).any() else "linear"))
     facts = {name: earlier.get(name) for name in ("split", "num_examples", *PROTOCOL)}
     return facts | {
         "quantile": LOWEST,
@@ -173,7 +175,7 @@ def reference(run: Path, result: Evidence) -> dict[str, Any] | None:
 def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) -> str:
     """Return a row for each example, in their order, as CSV."""
     result = estimate.result
-    columns: dict[str, Tensor] = {
+    columns: dict[str, Tensor | np.ndarray] = {
         "index": torch.arange(len(estimate.x)),
         "log_evidence": result.log_evidence,
         "se": result.se,
@@ -185,8 +187,8 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
     }
     if estimate.upper is not None:
         columns["upper_bound"] = estimate.upper
-    if examples.labels is not None:
-        columns["label"] = examples.labels
+    if examples.label_names is not None:
+        columns["label"] = examples.label_names
     if examples.split == "all":
         columns["rank"] = result.log_evidence.argsort(stable=True).argsort() + 1  # 1 is the least likely
         if summary["reference"] is not None:
@@ -194,15 +196,29 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
     return to_csv(columns)
 
 
-def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int) -> bytes:
+def num_exported(x: Tensor, wanted: int | None) -> int:
+    """Return how many of the examples, (N, D), go into the file for ArviZ.
+
+    Raises:
+        ValueError: When so many are wanted that their draws would take more than a quarter of the memory.
+    """
+    each = ARVIZ_DRAWS * x[0].numel()
+    if wanted is None:
+        return min(ARVIZ_EXAMPLES, max(1, ARVIZ_ELEMENTS // each), len(x))
+    most = largest() // (16 * each)  # of float32, in two groups, joined from parts
+    if not 0 <= wanted <= most:
+        raise ValueError(f"--num_exported: expected from 0 to {most:,} examples of this size, got {wanted:,}")
+    return min(wanted, len(x))
+
+
+def to_netcdf(vae: VAE, estimate: Estimate, num_samples: int, seed: int, count: int) -> bytes:
     """Return posterior draws, weights and diagnostics of the first examples, as ArviZ writes them to a file."""
-    fitting = max(1, ARVIZ_ELEMENTS // (ARVIZ_DRAWS * estimate.x[0].numel()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.x announces its 1.x line
         draws = arviz.to_arviz(
             vae.model,
             estimate.proposal,
-            estimate.x[: min(ARVIZ_EXAMPLES, fitting)],
+            estimate.x[:count],
             num_samples=num_samples,
             num_draws=ARVIZ_DRAWS,
             seed=seed,
@@ -220,10 +236,10 @@ def draw(path: Path, vae: VAE, estimate: Estimate, bounds: dict, summary: dict[s
         quality, name, threshold = result.khat, "k-hat of each example", summary["khat"]["threshold"]
     else:
         quality, name = result.se, "standard error of each example, nats"
-    part = slice(CURVE_EXAMPLES)
+    part = result.log_evidence.isfinite().nonzero()[:CURVE_EXAMPLES, 0]
     own, own_se = result.log_evidence[part].mean().item(), result.se[part].square().mean().item() ** 0.5
     own_se /= len(result.se[part]) ** 0.5
-    few = "all" if len(result.se) <= CURVE_EXAMPLES else f"the first {CURVE_EXAMPLES}"
+    few = "all" if len(part) == len(result.se) else f"the first {CURVE_EXAMPLES}"
     estimator = {"importance": "estimate", "ais": "AIS", "bidirectional": "AIS, from below"}[summary["estimator"]]
     plotting.evidence(
         result.log_evidence.cpu().numpy(),
@@ -278,12 +294,13 @@ def _spread(values: Tensor) -> tuple[float, float, float]:
 def _words(estimate: Estimate, summary: dict[str, Any]) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     result, khat = estimate.result, summary["khat"]
-    log_evidence = with_error(summary["log_evidence"], summary["log_evidence_se"])
+    log_evidence = with_error(result.mean, summary["log_evidence_se"])
     monte_carlo = "" if summary["log_evidence_mc_se"] is None else f", {summary['log_evidence_mc_se']:.2g} Monte Carlo"
     yield (
         f"log P(X)    {log_evidence} nats per example ({summary['num_examples']:,} examples"
         f"{monte_carlo}; in expectation a lower bound)"
     )
+    yield from without_impossible(result.log_evidence)
     if "bits_per_dimension" in summary:
         bits = summary["bits_per_dimension"]
         yield f"            {with_error(bits['mean'], bits['se'], 3)} bits per dimension"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,22 +15,24 @@ from torch import Tensor
 
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
+from pyro_vae.commands.by_class import Progress, by_class
 from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.imputation_report import by_example, names_of, words
 from pyro_vae.commands.outputs import (
     BLOCK,
     Results,
     as_npz,
-    by_column,
     bytes_of_datum,
     check_memory,
     check_samples,
     to_csv,
-    with_error,
 )
-from pyro_vae.commands.progress import progress_bar
+from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data.files import read_cells
+from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
-from pyro_vae.evidence.result import standard_error
+from pyro_vae.evidence.result import rows_of
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
 from pyro_vae.runs.opening import read_like, run_data
@@ -55,6 +57,9 @@ class Task:
         shape: Of one of them.
         columns: The names of a table's columns, if known.
         truth: The complete examples, (N, D), if known.
+        labels: Of a conditional model the classes of the examples, (N,), -1 where unknown; else None.
+        label_column: Which column of a table holds them.
+        unlabelled: The examples that such a model can't fill, as their label is unknown, from 0.
     """
 
     name: str
@@ -64,6 +69,9 @@ class Task:
     shape: tuple[int, ...]
     columns: tuple[str, ...] | None
     truth: Tensor | None
+    labels: Tensor | None
+    label_column: str | None
+    unlabelled: list[int]
 
 
 def parser() -> Parser:
@@ -110,7 +118,7 @@ def check_options(args: Namespace, given: Namespace) -> None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
 
 
-@on_run(NAME, parser, check=check_options)
+@on_run(NAME, parser, whole=True, check=check_options)
 def main(opened: Opened) -> None:
     """Fill blanks, and leave the files in a folder."""
     args, vae = opened.args, opened.vae
@@ -119,17 +127,24 @@ def main(opened: Opened) -> None:
     x = task.x.to(opened.device)
     _introduce(args, vae, task)
     method = METHODS[args.method]
-    with progress_bar("filling") as progress:
-        filled = method(vae, x, **options_of(method, args), progress=progress)
+
+    def fill(model: VAE, rows: Tensor, progress: Progress) -> Imputation:
+        return method(model, x[rows], **options_of(method, args), progress=progress)
+
+    filled = by_class(vae, task.labels, len(x), "filling", fill)
     scored = None
-    if task.truth is not None:
-        with progress_bar("scoring") as progress:
+    if (truth := task.truth) is not None:
+
+        def score(model: VAE, rows: Tensor, progress: Progress) -> MissingLogProb:
             options = options_of(log_prob_missing, args) | {"seed": args.seed + 1, "progress": progress}
-            scored = log_prob_missing(vae, x, task.truth.to(opened.device), observed=filled.evidence, **options)
+            observed = None if filled.evidence is None else rows_of(filled.evidence, rows)
+            return log_prob_missing(model, x[rows], truth[rows], observed=observed, **options)
+
+        scored = by_class(vae, task.labels, len(x), "scoring", score)
     arrays = summaries(vae, task, filled)
     results = Results(opened.folder, "completed")
     write(results, task, filled, scored, arrays, args)
-    print(*_words(task, filled, scored), sep="\n")
+    print(*words(task, filled, scored), sep="\n")
     results.conclude(lambda path: draw(path, vae, task, arrays))
 
 
@@ -161,10 +176,11 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, name, columns = examples.x, examples.name, run_data(run).columns
+        x, y, name, columns, label_column = examples.x, examples.labels, examples.name, run_data(run).columns, None
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
-        x, columns = source.x[: args.max_examples], source.columns
+        x, y, columns, label_column = source.x[: args.max_examples], source.y, source.columns, source.label_column
+        y = None if y is None else y[: args.max_examples]
     truth = None
     if args.truth is not None:
         truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
@@ -175,15 +191,31 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         if x.isnan().any():
             raise ValueError("--hide: the data have blanks already; leave it out")
         truth, x = x, torch.where(hidden(x, shape, args.hide, args.seed), torch.nan, x)
-    rows = x.isnan().any(1).nonzero().squeeze(1)
-    if len(rows) == 0:
+    blank = x.isnan().any(1)
+    if not blank.any():
         raise ValueError(
             f"data={name!r}: expected blanks (NaN, in a .csv file also empty cells or NA), but there are none; mark "
             "them with --mask, or hide something with --hide"
         )
     if truth is not None:
         check_truth(x, truth)
-    return Task(name, x[rows], rows, len(x), shape, columns, None if truth is None else truth[rows])
+    labels, known = labels_for(vae, y, len(x))
+    rows, other = (part.nonzero()[:, 0] for part in (blank & known, blank & ~known))
+    if len(rows) == 0:
+        what = "a label that the run knows; say which class they are of" if vae.label is None else "this label; see"
+        raise ValueError(f"data={name!r}: none of the {len(other):,} examples with blanks has {what} (--label)")
+    unlabelled = [] if labels is None else other.tolist()
+    truth, labels = (None if values is None else values[rows] for values in (truth, labels))
+    return Task(name, x[rows], rows, len(x), shape, columns, truth, labels, label_column, unlabelled)
+
+
+def labels_for(vae: VAE, y: Tensor | None, count: int) -> tuple[Tensor | None, Tensor]:
+    """Return the classes of all examples, (N,), where their model depends on them, and which have a model, (N,)."""
+    every = torch.ones(count, dtype=torch.bool)
+    if not isinstance(vae, ConditionalVAE):
+        return None, every if y is None or vae.label is None else y == vae.label
+    labels = torch.full((count,), UNKNOWN) if y is None else torch.where(y < vae.num_classes, y, UNKNOWN)
+    return labels, labels != UNKNOWN if vae.summed_out() is None else every
 
 
 def _read_like(run: Path, vae: VAE, args: Namespace, option: str) -> Source:
@@ -276,44 +308,23 @@ def write(
         tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
-    files["diagnostics.csv"] = to_csv(_by_example(task, filled, scored))
+    files["diagnostics.csv"] = to_csv(by_example(task, filled, scored))
     # There may be more tables of an earlier call than this one leaves.
     tables_before = [*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"]
     results.write(files, tables_before if (results.folder / "completed.npz").exists() else [])
 
 
-def _by_example(task: Task, filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:
-    columns: dict[str, Any] = {"row": task.rows, "blanks": task.x.isnan().sum(1)}
-    if filled.evidence is not None:
-        evidence = filled.evidence
-        columns |= {"log_p_observed": evidence.log_evidence, "se": evidence.se, "ess": evidence.ess}
-        columns |= {"khat": evidence.khat, "reliable": evidence.reliable.long()}
-    else:
-        columns |= {"acceptance": filled.acceptance, "rhat": filled.rhat}
-    if scored is not None:
-        columns |= {"squared_error": squared_error(task, filled)}
-        columns |= {"log_p_missing": scored.log_prob, "log_p_missing_se": scored.se}
-    return columns
-
-
-def squared_error(task: Task, filled: Imputation) -> Tensor:
-    """Return the squared error of the mean over the blanks of each example, (N,)."""
-    assert task.truth is not None
-    blank = task.x.isnan()
-    return (filled.mean.cpu() - task.truth).square().sum(1).double() / blank.sum(1)
-
-
 def fill_table(path: Path, task: Task, table: Tensor) -> str:
     """Return the user's table with its blanks filled; every other cell, and the first line, as the user wrote it."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line) or len(line) > 1]
+    names, lines = read_cells(path)
+    columns = [d for d, name in enumerate(names or lines[0]) if name.strip() != task.label_column]
+    fillable = task.x.isnan() & ~table.isnan()
+    for values, blank, row in zip(table.tolist(), fillable.tolist(), task.rows.tolist(), strict=True):
+        line = lines[row]
+        for at, value, fill in zip(columns, values, blank, strict=True):
+            line[at] = f"{value:.6g}" if fill else line[at]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    first = 0 if task.columns is None else 1
-    for values, blank, row in zip(table.tolist(), task.x.isnan().tolist(), task.rows.tolist(), strict=True):
-        line = lines[first + row]
-        lines[first + row] = [f"{v:.6g}" if b else cell for v, b, cell in zip(values, blank, line, strict=True)]
-    writer.writerows(lines[: first + task.total])
+    csv.writer(text, lineterminator="\n").writerows([*([] if names is None else [names]), *lines[: task.total]])
     return text.getvalue()
 
 
@@ -354,11 +365,6 @@ def _images(values: Tensor, task: Task) -> np.ndarray:
     return values[..., :SHOWN, :].unflatten(-1, task.shape[1:]).numpy()
 
 
-def names_of(task: Task) -> list[str]:
-    """Return the names of a table's columns."""
-    return list(task.columns or [f"column {d + 1}" for d in range(task.shape[0])])
-
-
 def _introduce(args: Namespace, vae: VAE, task: Task) -> None:
     config = vae.config
     blank = task.x.isnan()
@@ -371,37 +377,3 @@ def _introduce(args: Namespace, vae: VAE, task: Task) -> None:
         print(f"pixels      0 or 1 ({how}, where they were grey): so are completions; means are probabilities")
     options = options_of(METHODS[args.method], args)
     print(f"method      {args.method}: {', '.join(f'{name} {value:,}' for name, value in options.items())}")
-
-
-def _words(task: Task, filled: Imputation, scored: MissingLogProb | None) -> list[str]:
-    lines = []
-    if filled.evidence is not None:
-        evidence = filled.evidence
-        doubtful = int((~evidence.reliable).sum())
-        lines.append(
-            f"observed    log P(x_observed) {evidence.mean:.3f} nats per example; ESS {evidence.ess.median():.0f} in "
-            f"the median, {evidence.ess.min():.0f} at least; k-hat too high in {doubtful:,} of {len(task.x):,}"
-        )
-        if doubtful:
-            lines.append("            whose completions may be too alike: try more --num_samples, or more --num_starts")
-    else:
-        assert filled.acceptance is not None
-        assert filled.rhat is not None
-        lines.append(
-            f"chains      accepted {filled.acceptance.mean():.1%}; R-hat {filled.rhat.median():.2f} in the median, "
-            f"{filled.rhat.max():.2f} at most"
-        )
-    if scored is not None:
-        assert task.truth is not None
-        blank = task.x.isnan()
-        off = (filled.mean.cpu() - task.truth).where(blank, torch.nan)  # (N, D)
-        if len(task.shape) == 3:
-            lines.append(f"truth       mean squared error {off.square().nanmean():.4g} per pixel")
-        else:
-            lines += by_column("truth", names_of(task), off, task.truth.where(blank, torch.nan))
-        log_prob = with_error(scored.log_prob.mean().item(), standard_error(scored.log_prob), 3)
-        monte_carlo = scored.se.square().sum().sqrt().item() / len(off)
-        lines.append(
-            f"            log P(x_missing|x_observed) {log_prob} nats per example (Monte Carlo {monte_carlo:.3f})"
-        )
-    return lines

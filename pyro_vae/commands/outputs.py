@@ -2,9 +2,10 @@
 
 import csv
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.evidence.result import standard_error
 from pyro_vae.machine.files import write_files
 from pyro_vae.machine.memory import largest
 from pyro_vae.runs.files import beside_the_figures
@@ -160,7 +162,7 @@ def write_decoded(
     data: Mapping[str, Tensor],
     *,
     first: Mapping[str, Any] | None = None,
-    **other: Tensor | None,
+    **other: Tensor | np.ndarray | None,
 ) -> Results:
     """Write data, (..., D), by their names and other arrays to NAME.npz; of a table, ``first`` and x to NAME.csv."""
     files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data=data, other=other)}
@@ -174,7 +176,7 @@ def to_images(vae: VAE, x: Tensor) -> np.ndarray:
     return x.unflatten(-1, x_shape(vae)[-2:]).numpy()
 
 
-def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor | None]) -> bytes:
+def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor | np.ndarray | None]) -> bytes:
     """Return the content of a .npz file.
 
     Args:
@@ -184,7 +186,10 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
     """
     shape = x_shape(vae)
     arrays = {name: _small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
-    return as_npz(arrays | {name: value.cpu().numpy() for name, value in other.items() if value is not None})
+    for name, value in other.items():
+        if value is not None:
+            arrays[name] = value.cpu().numpy() if isinstance(value, Tensor) else value
+    return as_npz(arrays)
 
 
 def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -199,15 +204,34 @@ def _small(x: Tensor) -> np.ndarray:
     return (x.to(torch.uint8) if whole else x).cpu().numpy()
 
 
-def to_csv(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
+def beside(ours: Mapping[str, Any], own: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Put the user's own columns behind ours; one whose name is taken gets a number behind it.
+
+    Example:
+        >>> beside({"index": [0]}, [("index", [7]), ("age", [3]), ("age", [4])])
+        {'index': [0], 'index (2)': [7], 'age': [3], 'age (2)': [4]}
+    """
+    columns = dict(ours)
+    for name, values in own:
+        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        columns[next(free for free in names if free not in columns)] = values
+    return columns
+
+
+def to_csv(columns: Mapping[str, Sequence[Any] | Tensor | np.ndarray]) -> str:
     """Return a table as CSV, from its columns by name."""
-    values = [column.tolist() if isinstance(column, Tensor) else column for column in columns.values()]
+    values = [column.tolist() if isinstance(column, Tensor | np.ndarray) else column for column in columns.values()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*values, strict=True):
         writer.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
     return text.getvalue()
+
+
+def some_of(items: Sequence[Any], most: int = 10) -> str:
+    """Return the first few of several things, as text."""
+    return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
 
 
 def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
@@ -231,6 +255,15 @@ def with_error(value: float | None, se: float | None = None, digits: int = 2) ->
         return "unknown"
     error = f" ± {se:.{digits}f}" if se is not None and math.isfinite(se) else ""
     return f"{value:.{digits}f}{error}"
+
+
+def without_impossible(log_evidence: Tensor) -> Iterator[str]:
+    """Say the mean of log P(X) without the examples that the model gives no density, where there are such."""
+    possible = log_evidence.isfinite()
+    if not possible.all():
+        rows, others = (~possible).nonzero()[:, 0].tolist(), log_evidence[possible]
+        figure = with_error(others.mean().item(), standard_error(others))
+        yield f"            {figure} over the others; to index {some_of(rows)} the model gives no density (-inf)"
 
 
 def finite(value: Any) -> Any:

@@ -45,7 +45,7 @@ def main(opened: Opened) -> None:
     results = Results(opened.folder, "reconstructions")
     files: dict[str, bytes | str] = {
         "reconstructions.npz": to_npz(
-            vae, data={"x": x, "reconstruction": again}, other={"z": made.z, "y": examples.labels}
+            vae, data={"x": x, "reconstruction": again}, other={"z": made.z, "y": examples.label_names}
         )
     }
     if names is not None:

@@ -11,7 +11,7 @@ def parser() -> Parser:
     parser = Parser(prog="pyro-vae report", description="Make one HTML page of a run, which needs no network.")
     add = parser.add_argument
     add("run", help="A run folder.")
-    add("--label", type=int | None, help=LABEL_HELP)
+    add("--label", type=str | None, help=LABEL_HELP)
     add("--trust", **TRUST)
     add("--seed", type=int, default=0, help="Of the random numbers.")
     add("--out", type=str | None, metavar="FILE", help="The page. Default: RUN/report.html.")

@@ -11,9 +11,10 @@ from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import bytes_of_datum, check_memory, read_near, write_decoded, x_shape
 from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data.labels import in_words, named
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.runs.opening import read_examples, run_data
+from pyro_vae.runs.opening import condition_of, read_examples, run_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -40,10 +41,10 @@ def parser() -> Parser:
 def main(opened: Opened) -> None:
     """Generate data, and leave the files in a folder."""
     args, run, vae, names = opened.args, opened.run, opened.vae, opened.names
-    y = None
-    if isinstance(vae, ConditionalVAE) and args.label is None:
+    y, classes = None, vae.config.class_names
+    if isinstance(vae, ConditionalVAE):
         if args.near is not None:
-            raise ValueError(f"--near: {run} was trained with --condition; add --label 0 to {vae.num_classes - 1}")
+            raise ValueError(f"--near: {run} was trained with --condition; add --label {in_words(classes)}")
         args.num = 8 * vae.num_classes if args.num is None else args.num
         check_count(num=args.num)
         y = torch.arange(args.num) * vae.num_classes // args.num  # as many of each class, in their order
@@ -64,29 +65,31 @@ def main(opened: Opened) -> None:
     x = made.x.cpu()
 
     data = {"x": x} if near is None else {"x": x, "near": near}
-    if y is None and args.label is not None:
-        y = torch.full((args.num,), args.label)
-    labels = {} if y is None else {"y": y}
-    results = write_decoded(opened.folder, "samples", vae, names, data, first=labels, z=made.z, y=y)
+    if vae.label is not None:
+        y = torch.full((args.num,), vae.label)
+    labels = None if y is None else named(y, classes)
+    first = {} if labels is None else {condition_of(run) or "label": labels}
+    results = write_decoded(opened.folder, "samples", vae, names, data, first=first, z=made.z, y=labels)
     what = "means E[x|z]" if args.mean else "draws"
-    of = "" if y is None else f", classes 0 to {int(y[-1])}" if args.label is None else f", class {args.label}"
+    of = "" if y is None else f", classes {in_words(classes)}" if args.label is None else f", class {args.label}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
     title = f"{what}{of}, {source}, temperature {args.temperature:g}"
     print(f"samples     {args.num:,} {title}")
 
     def draw(path: Path) -> None:
         if names is not None:
-            train = run_data(run, args.label).train
+            train = run_data(run, vae).train
             complete = train[~train.isnan().any(1)]
             plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
             return
         shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])
-        columns = min(12, max(8, math.ceil(math.sqrt(len(shown)))))
+        columns, row_names = min(12, max(8, math.ceil(math.sqrt(len(shown))))), []
         if isinstance(vae, ConditionalVAE) and y is not None and args.num >= vae.num_classes:  # a row for each class
             columns = min(12, args.num // vae.num_classes)
             shown = torch.cat([x[y == label][:columns] for label in y.unique()[: SHOWN // columns]])
+            row_names = [classes[label] for label in y.unique().tolist()][: SHOWN // columns]
         above = title if near is None else f"{which}, and variations: {what}, temperature {args.temperature:g}"
-        plotting.image_grid(shown, x_shape(vae), path, columns=columns, title=above)
+        plotting.image_grid(shown, x_shape(vae), path, columns=columns, title=above, row_names=row_names)
 
     results.conclude(draw)
 

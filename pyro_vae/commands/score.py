@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,14 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, check_samples, finite, to_csv, with_error
+from pyro_vae.commands.outputs import Results, beside, check_samples, finite, to_csv, with_error, without_impossible
 from pyro_vae.commands.progress import progress_bar
+from pyro_vae.commands.unseen import models_for, trained_on
+from pyro_vae.commands.unusual import Unusual, columns_csv, look_at_columns, named_columns, words
+from pyro_vae.data.files import read_cells
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
-from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.inference import Scores, auroc, conformal_p_value, join_scores, score
 from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples, read_examples
@@ -51,6 +55,19 @@ def parser() -> Parser:
     add("--level", type=float, default=0.05, help="Flag where the p-value is at most this.")
     add("--fdr", action="store_true", help="Let the level bound the false ones among all flagged (Benjamini-Hochberg).")
     add(
+        "--cross_fit",
+        type=int | None,
+        metavar="K",
+        help="Score examples that the run was trained on by models that did not see them: train K with the run's "
+        "options, each without a part of its training data.",
+    )
+    add(
+        "--num_explained",
+        type=int,
+        default=20,
+        help="Of how many of the most unusual rows of a table, such as are flagged, to say which columns make them so.",
+    )
+    add(
         "--anomalies",
         type=str | None,
         help="Which are known to be anomalies, for the AUROC: a .npy or .csv file with 0 or 1 for each example, or the "
@@ -73,15 +90,56 @@ def main(opened: Opened) -> None:
     if examples.x.isnan().any() or held_out.x.isnan().any():
         print("blanks      log P(X) is that of the observed values: compare examples with blanks alike only")
     print(f"estimator   importance sampling, {args.num_samples:,} samples for each, {proposal_name(args)}, on {device}")
-    start = time.monotonic()
-    scores = run_score(vae, opened.x(), held_out.x.to(device), args)
+    start, x, normal = time.monotonic(), opened.x(), held_out.x.to(device)
+    seen = trained_on(opened.run, vae, examples, args)
+    for line in _seen(seen, args):
+        print(line)
+    parts = [(vae, torch.arange(len(x)))]
+    if args.cross_fit is not None and (seen >= 0).any():
+        parts = models_for(opened, seen, args.cross_fit)
+    each = [(run_score(model, x[rows], normal, args), rows) for model, rows in parts]
+    scores = each[0][0] if len(each) == 1 else join_scores(each)
     summary = summarize(scores, examples, held_out, anomalous, args)
+    unusual = None
+    if opened.names is not None:
+        how = {"num_flagged": summary["flagged"], "most": args.num_explained, "names": opened.names}
+        unusual = look_at_columns(parts, x, scores.rank.argsort(), **how, seed=args.seed + 2)
+    summary |= {"num_trained_on": int((seen >= 0).sum()), "cross_fit": args.cross_fit}
     summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
-    results = Results(opened.folder, "scores").write(
-        {"scores.csv": by_example(scores, examples, anomalous, args), "scores.json": summary}
-    )
-    print(*_words(scores, summary), sep="\n")
+    columns = by_example(scores, examples, anomalous, args) | {"trained_on": (seen >= 0).long()}
+    files: dict[str, Any] = {"scores.json": summary}
+    if unusual is not None:
+        columns["columns"] = named_columns(unusual, len(x))
+        files["columns.csv"] = columns_csv(unusual)
+    files["scores.csv"] = to_csv(beside(columns, own_columns(opened)))
+    results = Results(opened.folder, "scores").write(files)
+    print(*_words(scores, summary, unusual), sep="\n")
     results.conclude(lambda path: draw(path, vae, scores, examples, args))
+
+
+def _seen(seen: Tensor, args: Namespace) -> Iterator[str]:
+    """Yield what there is to say of examples that the run was trained on, line by line."""
+    count = int((seen >= 0).sum())
+    if args.cross_fit is not None:
+        what = f"{count:,} of {len(seen):,} examples" if count else "no example, since none was trained on"
+        yield f"cross-fit   {what}; each by one of {args.cross_fit} models that did not see it"
+    elif count:
+        yield f"trained on  {count:,} of {len(seen):,} examples: the model knows them too well, their p-values are too"
+        yield "            large; --cross_fit 5 scores each by a model that did not see it"
+
+
+def own_columns(opened: Opened) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of the user's table, by name: of a .csv file as they stand there."""
+    examples, data_file = opened.examples, opened.args.data
+    if opened.names is None:
+        return
+    if examples.rows is None or Path(data_file).suffix.lower() != ".csv":
+        yield from zip(opened.names, examples.x.T, strict=True)
+        return
+    names, lines = read_cells(Path(data_file))
+    cells = [lines[row] for row in examples.rows.tolist()]
+    for d, name in enumerate(names or opened.names):
+        yield name, [line[d] for line in cells]
 
 
 def _against(args: Namespace, examples: Examples) -> Literal["test", "validation"]:
@@ -96,20 +154,25 @@ def _kind(examples: Examples) -> str:
 
 
 def check_options(args: Namespace, num_held_out: int) -> None:
-    """Refuse a level that no example could reach, and counts that make no sense.
+    """Refuse numbers that make no sense, and warn of a level that no example can reach.
 
     Raises:
         ValueError: Naming the option.
     """
     check_count(num_samples=args.num_samples)
     check_samples("num_samples", args.num_samples)
+    if args.num_explained < 0:
+        raise ValueError(f"--num_explained must be at least 0, got {args.num_explained}")
+    if args.cross_fit is not None and args.cross_fit < 2:
+        raise ValueError(f"--cross_fit must be at least 2, got {args.cross_fit}")
     smallest = (2 if args.two_sided else 1) / (num_held_out + 1)
     if not 0 < args.level < 1:
         raise ValueError(f"--level must be between 0 and 1, got {args.level:g}")
     if args.level < smallest:
-        raise ValueError(
+        warnings.warn(
             f"--level {args.level:g} can't be reached: with {num_held_out:,} held-out examples no p-value is below "
-            f"{smallest:.3g}; raise it, or train with a larger --test or --validation"
+            f"{smallest:.3g}, and nothing will be flagged; raise it, or train with a larger --test or --validation",
+            stacklevel=2,
         )
 
 
@@ -120,10 +183,11 @@ def read_anomalies(what: str, examples: Examples, max_examples: int | None = Non
         ValueError: When the file doesn't fit, or there are no such labels.
         FileNotFoundError: When there is no such file.
     """
-    if re.fullmatch(r"-?\d+(,-?\d+)*", what):
-        if examples.labels is None:
+    names, labels = what.split(","), examples.label_names
+    if re.fullmatch(r"-?\d+(,-?\d+)*", what) or (labels is not None and set(names) <= {*labels.astype(str)}):
+        if labels is None:
             raise ValueError(f"--anomalies {what}: {examples.name} has no labels; give a file of 0 and 1 instead")
-        anomalous = torch.isin(examples.labels, torch.tensor([int(label) for label in what.split(",")]))
+        anomalous = torch.from_numpy(np.isin(labels.astype(str), names))
     else:
         values = _read_zeros_and_ones(what)[:max_examples]
         if len(values) != len(examples.x) or not np.isin(values, (0, 1)).all():
@@ -228,13 +292,13 @@ def _protocol(held_out: Examples, args: Namespace) -> str:
         f"given examples alike; conformal p-value (1 + #[held-out score <= score]) / (n + 1) against the "
         f"{held_out.split} examples, {sides}, ties counted against an anomaly; flags: {flags}; AUROC with DeLong's "
         "standard error"
-    )
+    ) + ("" if args.cross_fit is None else f"; what was trained on, by one of {args.cross_fit} models without it")
 
 
-def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, args: Namespace) -> str:
-    """Return a row for each example, in their order, as CSV."""
+def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, args: Namespace) -> dict[str, Any]:
+    """Return a row for each example, in their order, as columns by name."""
     compared, flagged = called_anomalies(scores.p_value, args)
-    columns: dict[str, Tensor] = {
+    columns: dict[str, Any] = {
         "index": torch.arange(len(examples.x)),
         "log_evidence": scores.evidence.log_evidence,
         "se": scores.evidence.se,
@@ -244,11 +308,11 @@ def by_example(scores: Scores, examples: Examples, anomalous: Tensor | None, arg
     if args.fdr:
         columns["adjusted_p_value"] = compared
     columns |= {"rank": scores.rank, "flag": flagged.long()}
-    if examples.labels is not None:
-        columns["label"] = examples.labels
+    if examples.label_names is not None:
+        columns["label"] = examples.label_names
     if anomalous is not None:
         columns["anomaly"] = anomalous.long()
-    return to_csv(columns)
+    return columns
 
 
 def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespace) -> None:
@@ -266,12 +330,13 @@ def draw(path: Path, vae: VAE, scores: Scores, examples: Examples, args: Namespa
     )
 
 
-def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
+def _words(scores: Scores, summary: dict[str, Any], unusual: Unusual | None) -> Iterator[str]:
     """Yield what the figures say, line by line."""
     count, normal = summary["num_examples"], summary["num_held_out"]
-    for name, what in (("log P(X)", ""), ("  held out", "held_out_")):
-        figure = with_error(summary[f"{what}log_evidence"], summary[f"{what}log_evidence_se"])
+    for name, what, of in (("log P(X)", "", scores.evidence), ("  held out", "held_out_", scores.held_out)):
+        figure = with_error(of.mean, summary[f"{what}log_evidence_se"])
         yield f"{name:<12}{figure} nats per example (in expectation a lower bound)"
+        yield from without_impossible(of.log_evidence)
     level = summary["level"]
     bounded = "the normal ones among them" if summary["fdr"] else "those of normal data"
     yield f"flagged     {summary['flagged']:,} of {count:,} at level {level:g}, which in expectation bounds {bounded},"
@@ -279,6 +344,8 @@ def _words(scores: Scores, summary: dict[str, Any]) -> Iterator[str]:
     order = scores.rank.argsort()[:5].tolist()
     some = ", ".join(f"{i} (p = {scores.p_value[i].item():.2g})" for i in order)
     yield f"unusual     index {some}; the smallest possible p is {(1 + summary['two_sided']) / (normal + 1):.2g}"
+    if unusual is not None:
+        yield from words(unusual)
     likelier = summary["probability_above_held_out"]
     if likelier["se"] is not None and likelier["mean"] > 0.5 + ABOVE * likelier["se"]:
         yield (

@@ -25,7 +25,7 @@ from pyro_vae.commands.cli import Parser, command, fail
 from pyro_vae.commands.outputs import with_error
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
-from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.labels import UNKNOWN, in_words
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.machine.facts import check_facts
@@ -92,7 +92,8 @@ def parser() -> Parser:
     parser.add_function_arguments(parts, skip={f"{part}.init_args.{name}" for part in PARTS for name in FILLED_IN})
     # Not the objective's: the parser would hand the default's options on to the class chosen instead.
     parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    parser.add_function_arguments(build, skip={"x_shape", *PARTS, "levels", "pixels", "missing", "num_classes"})
+    of_the_data = {"x_shape", "levels", "pixels", "missing", "num_classes", "classes"}
+    parser.add_function_arguments(build, skip={*PARTS, *of_the_data})
     parser.add_class_arguments(Options, instantiate=False)
     return parser
 
@@ -175,6 +176,12 @@ def _read_config(path: str, trust: Sequence[str]) -> dict[str, Any]:
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
+    dataset = load_data(config)
+    return dataset, *set_up(config, dataset)
+
+
+def load_data(config: Namespace) -> Data:
+    """Load the data that the options name, in the form that the likelihood wants."""
     likelihood = find_class(config.likelihood.class_path, Likelihood)
     dataset = data.load(
         config.data,
@@ -192,6 +199,11 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         raise ValueError(
             f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
         )
+    return dataset
+
+
+def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
+    """Build the VAE and set up its training on some data, as the options say."""
     labels = (dataset.labels if dataset.num_classes else None) or {}
     if labels and config.label_in is None:
         config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
@@ -205,6 +217,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
                 pixels=dataset.pixels,
                 missing=config.missing,
                 num_classes=dataset.num_classes,
+                classes=dataset.classes if dataset.num_classes else None,
             )
         train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
         for x in (train, dataset.validation, dataset.test):
@@ -234,7 +247,7 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         objective=objective,
         **asdict(options),
     )
-    return dataset, vae, training
+    return vae, training
 
 
 @contextlib.contextmanager
@@ -343,7 +356,9 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
     if isinstance(vae, ConditionalVAE) and training.data.y is not None:
         known = int((training.data.y != UNKNOWN).sum())
         where = " and the ".join(vae.label_in)
-        print(f"labels      {vae.num_classes} classes, in the {where}; known of {known:,} training examples")
+        classes = f"{vae.num_classes} classes{'' if dataset.label_column is None else f' of {dataset.label_column}'}"
+        words = in_words(vae.config.class_names)
+        print(f"labels      {classes} ({words}), in the {where}; known of {known:,} training examples")
     names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
     weights = sum(p.numel() for p in vae.parameters())
     print(

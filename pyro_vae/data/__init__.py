@@ -13,8 +13,8 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
-from pyro_vae.data.source import Source
+from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
+from pyro_vae.data.source import Source, warn_far_out
 from pyro_vae.machine.reading import check_file
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
@@ -40,9 +40,11 @@ class Data(ShowsShapes):
         draw: Makes a fresh random version of a batch of ``train``, by torch's default generator on the batch's
             device; None where nothing is random.
         labels: Class labels of "train", "validation" and "test", as long tensors; None if unknown. Where the data are
-            conditioned on them, -1 marks single unknown ones.
+            conditioned on them, they are 0, 1, 2, … for the classes that were seen, and -1 marks single unknown ones.
         columns: The names of a table's columns; None if unknown.
         num_classes: How many classes there are, of data that are conditioned on their labels.
+        classes: The names of labels 0, 1, 2, …; None where labels are numbers that name themselves.
+        label_column: The name of a table's column that the labels were in.
     """
 
     name: str
@@ -56,17 +58,22 @@ class Data(ShowsShapes):
     labels: dict[str, Tensor] | None
     columns: tuple[str, ...] | None
     num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+    label_column: str | None = None
+
+    def in_classes(self, classes: tuple[str, ...]) -> "Data":
+        """Return the same with labels 0, 1, 2, … for these classes, by their names, and -1 for any other."""
+        labels = self.labels and {split: to_classes(y, self.classes, classes) for split, y in self.labels.items()}
+        return replace(self, labels=labels, classes=classes)
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
-        if self.labels is None:
-            return self
-        rows = {split: y == label for split, y in self.labels.items()}
-        return replace(
-            self,
-            **{split: getattr(self, split)[of] for split, of in rows.items()},
-            labels={split: y[rows[split]] for split, y in self.labels.items()},
-        )
+        return self if self.labels is None else self.where({split: y == label for split, y in self.labels.items()})
+
+    def where(self, rows: dict[str, Tensor]) -> "Data":
+        """Return the data of some rows, by the name of their split; of the other splits all."""
+        labels = self.labels and {split: y[rows.get(split, slice(None))] for split, y in self.labels.items()}
+        return replace(self, **{split: getattr(self, split)[of] for split, of in rows.items()}, labels=labels)
 
 
 def load(
@@ -88,7 +95,8 @@ def load(
 
     Args:
         data: A name (digits, mnist, fashion-mnist, kmnist, emnist, qmnist), or a path: a .npz file with array x
-            (or the only array, or x_train and x_test), a .npy or .csv file, or a folder of images.
+            (or the only array, or x_train and x_test), a .npy or .csv file, or a folder of images, whose subfolders
+            are their classes, or train, val and test with such subfolders.
             Arrays are tables (N, D) or images (N, H, W).
         pixels: The form to give pixels: binarized (0 or 1, drawn afresh for each training batch with the grey value
             as its probability), threshold (1 where the grey value is above 1/2), grey (in [0, 1]), levels (whole
@@ -96,13 +104,15 @@ def load(
             suits the likelihood and the data, such as binarized for Bernoulli and raw for a table of real numbers.
         preferred: The form to choose where ``pixels`` is None, if the data have it; otherwise they are left raw.
         validation: The part of the training data to set aside for validation: a fraction below 1, or a number of
-            examples; 0 trains on all. Default: the set's own (digits 350, emnist 18800, its relatives 5000), or 0.1.
+            examples; 0 trains on all. Default: the validation set that the data have, or as many as is usual (digits
+            350, emnist 18800, its relatives 5000), or 0.1.
         test: The part of your own data to set aside for testing, likewise. Default: the test set that the data
             have, or 0.1.
         levels: The number of grey levels of your own data, whole numbers from 0 to levels - 1; 256 for 8 bits.
         missing: Take data with blanks: NaN, in a .csv file also empty cells and NA.
         condition: What to condition on, P(X | Y): "label" for the labels that the data have, in a .csv file the name of
-            a column. Labels are classes 0, 1, 2, …, or -1 (in a .csv file also a blank) where unknown.
+            a column. Labels are whole numbers, or -1 (in a .csv file also a blank) where unknown; of a folder of images
+            they are the names of its subfolders. There are as many classes as were seen.
         num_labels: Forget the labels of all training data but so many, balanced over the classes, and of all validation
             data, to see what few labels are worth. Default: keep all.
         data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
@@ -135,7 +145,7 @@ def load(
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
     levels = levels or source.levels
-    parts = [source.x] if source.x_test is None else [source.x, source.x_test]
+    parts = [x for x, _ in source.parts]
     if pixels is None and preferred != "binarized":
         if levels is None and len(source.shape) == 3 and _pixels.look_like_levels(source.x):
             raise ValueError(
@@ -150,11 +160,12 @@ def load(
         _pixels.check(data, x, pixels, levels)
     train, valid, held_out, labels = _split(data, source, validation, test)
     train, valid, held_out = (_pixels.prepare(x, pixels, levels) for x in (train, valid, held_out))
-    num_classes = None
+    classes = source.classes
     if condition is not None:
         if labels is None:
-            raise ValueError(f"condition={condition!r}: expected labels of the test data too, y_test; add them")
-        num_classes = count_classes(condition, torch.cat([*labels.values()]))
+            raise ValueError(f"condition={condition!r}: expected labels of all sets, such as y_test; add them")
+        classes = classes_of(condition, torch.cat([*labels.values()]), source.classes)
+        labels = {split: to_classes(y, source.classes, classes) for split, y in labels.items()}
         if num_labels is not None:
             unknown = torch.full_like(labels["validation"], UNKNOWN)
             labels = labels | {"train": keep_labels(labels["train"], num_labels), "validation": unknown}
@@ -169,7 +180,9 @@ def load(
         draw=_pixels.draw_from(pixels, levels, missing),
         labels=labels,
         columns=source.columns,
-        num_classes=num_classes,
+        num_classes=None if condition is None or classes is None else len(classes),
+        classes=classes,
+        label_column=source.label_column,
     )
 
 
@@ -181,17 +194,19 @@ def read(
     missing: bool = False,
     condition: str | None = None,
     data_dir: str | None = None,
+    drawn: bool = True,
 ) -> Source:
     """Read all examples of a data set in the order of the file, unsplit, in the form that a model was trained on.
 
     Args:
-        data: A name or a path, as for :func:`load`. A test set that comes with it follows its training data.
+        data: A name or a path, as for :func:`load`. Sets for validation and testing that come with it follow.
         pixels: The form, as for :func:`load`.
         levels: The number of grey levels. Values that all lie in [0, 1] already are taken as they are where the
             form is binarized, threshold or grey, unless the format itself has levels.
         missing: Take data with blanks, as for :func:`load`.
         condition: A column of a .csv file that holds labels; a file without it has none.
         data_dir: The folder that mnist and its relatives are kept in.
+        drawn: Draw a random form; else return what it is drawn from.
 
     Returns:
         The data ``x``, (N, D) float32, with the ``shape`` of one datum and labels ``y`` where known. A random form
@@ -206,8 +221,8 @@ def read(
         torch.Size([1797, 64])
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing, condition, required=False)
-    x = source.x if source.x_test is None else torch.cat([source.x, source.x_test])
+    source = _read(data, data_dir, missing, condition, required=False).joined()
+    x = source.x
     in_unit_interval = not bool(((x < 0) | (x > 1)).any())
     if pixels in ("levels", "dequantized") and source.levels not in (None, levels):
         raise ValueError(
@@ -217,11 +232,9 @@ def read(
     if source.levels is None and in_unit_interval and pixels in ("binarized", "threshold", "grey"):
         levels = None
     _pixels.check(data, x, pixels, levels)
-    x = _pixels.draw_once(_pixels.prepare(x, pixels, levels), pixels, levels, _pixels.TEST_SEED)
-    labels = source.y
-    if labels is not None and source.x_test is not None:
-        labels = None if source.y_test is None else torch.cat([labels, source.y_test])
-    return replace(source, x=x, y=labels, x_test=None, y_test=None, levels=levels)
+    x = _pixels.prepare(x, pixels, levels)
+    x = _pixels.draw_once(x, pixels, levels, _pixels.TEST_SEED) if drawn else x
+    return replace(source, x=x, levels=levels)
 
 
 def _check_arguments(pixels: str | None, levels: int | None) -> None:
@@ -236,6 +249,13 @@ def _check_arguments(pixels: str | None, levels: int | None) -> None:
 def _read(data: str, data_dir: str | None, missing: bool, condition: str | None, required: bool) -> Source:
     if data in KNOWN:
         return KNOWN[data](data_dir)
+    source = _read_path(data, missing, condition, required)
+    if len(source.shape) == 1:
+        warn_far_out(data, source.joined().x, source.columns)
+    return source
+
+
+def _read_path(data: str, missing: bool, condition: str | None, required: bool) -> Source:
     path = Path(os.path.expanduser(data))
     if not path.exists():
         raise FileNotFoundError(
@@ -261,10 +281,16 @@ def _split(
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor] | None]:
     """Return training, validation and test data, and their labels."""
     total = len(source.x)
-    if test is not None and source.x_test is not None:
-        raise ValueError(f"test={test:g}: expected no value, since {data!r} has a test set of its own; leave it out")
-    num_valid = _count("validation", source.validation if validation is None else validation, total)
-    num_test = 0 if source.x_test is not None else _count("test", source.test if test is None else test, total)
+    for name, asked, own in (("validation", validation, source.x_validation), ("test", test, source.x_test)):
+        if asked is not None and own is not None:
+            raise ValueError(
+                f"{name}={asked:g}: expected no value, since {data!r} has a {name} set of its own; leave it out"
+            )
+    num_valid = num_test = 0
+    if source.x_validation is None:
+        num_valid = _count("validation", source.validation if validation is None else validation, total)
+    if source.x_test is None:
+        num_test = _count("test", source.test if test is None else test, total)
     num_train = total - num_valid - num_test
     if num_train < 2:
         raise ValueError(
@@ -278,16 +304,17 @@ def _split(
         )
     sizes = [num_train, num_valid, num_test]
 
-    def pieces(values: Tensor, test_values: Tensor | None) -> list[Tensor]:
+    def pieces(values: Tensor, *own: Tensor | None) -> list[Tensor]:
         if source.shuffle:
             values = values[torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))]
-        train, valid, held_out = values.split(sizes)
-        return [train, valid, held_out if test_values is None else test_values]
+        train, *split_off = values.split(sizes)
+        return [train, *(b if a is None else a for a, b in zip(own, split_off, strict=True))]
 
-    train, valid, held_out = pieces(source.x, source.x_test)
-    if source.y is None or (source.x_test is not None and source.y_test is None):
+    train, valid, held_out = pieces(source.x, source.x_validation, source.x_test)
+    if any(y is None for _, y in source.parts):
         return train, valid, held_out, None
-    labels = pieces(source.y, source.y_test)
+    assert source.y is not None
+    labels = pieces(source.y, source.y_validation, source.y_test)
     return train, valid, held_out, dict(zip(("train", "validation", "test"), labels, strict=True))
 
 

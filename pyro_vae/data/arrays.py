@@ -9,6 +9,8 @@ from torch import Tensor
 
 Array = Any  # a tensor, an array, or a data frame
 
+_CHUNK = 4096  # rows that are compared at once
+
 
 class ShowsShapes:
     """A dataclass of tensors that shows their shapes rather than their values."""
@@ -74,3 +76,40 @@ def to_rows(name: str, data: Array) -> Tensor:
     if x.is_complex():
         raise ValueError(f"{name}: expected real numbers, got {x.dtype}")
     return (x if x.is_floating_point() else x.to(torch.get_default_dtype())).flatten(1)
+
+
+def find_rows(x: Tensor, among: Tensor) -> Tensor:
+    """Return which row of others each row of data is equal to, value by value: the first such, or -1, (N,).
+
+    Args:
+        x: Data, (N, D); a blank (NaN) is equal to a blank.
+        among: Others, (M, D).
+
+    Example:
+        >>> find_rows(torch.tensor([[1.0, 2.0], [1.0, 3.0]]), torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 2.0]]))
+        tensor([ 1, -1])
+    """
+    if len(among) == 0:
+        return torch.full((len(x),), -1)
+    x, among = x.cpu(), among.cpu()
+    known, first = np.unique(_hashes(among), return_index=True)
+    at = torch.from_numpy(first[known.searchsorted(_hashes(x)).clip(max=len(known) - 1)])
+    equal = torch.cat(
+        [
+            ((other == own) | (other.isnan() & own.isnan())).all(1)
+            for own, other in zip(x.split(_CHUNK), (among[rows] for rows in at.split(_CHUNK)), strict=True)
+        ]
+    )
+    return torch.where(equal, at, -1)
+
+
+def _hashes(x: Tensor) -> np.ndarray:
+    """Return a number of 64 bits for each row, (N,): the same for equal rows, and hardly ever for others."""
+    weights = np.random.default_rng(0).integers(2**63, size=x.shape[1], dtype=np.uint64)
+    parts = [np.zeros(0, dtype=np.uint64)]
+    for part in x.split(_CHUNK):
+        values = part.double().numpy() + 0.0  # no zero is negative
+        values[np.isnan(values)] = np.nan
+        bits = values.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # so that the few bits that differ spread
+        parts.append((bits ^ (bits >> np.uint64(32))) @ weights)
+    return np.concatenate(parts)

@@ -180,7 +180,7 @@ def read_csv(data: str, path: Path, missing: bool = False) -> Source:
     with _expecting(data, "a .csv file"), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         first = next(reader, [])
-    header = not all(_is_blank(cell) for cell in first) and not any(_is_number(cell) for cell in first)
+    header = _has_names(first)
     skip = reader.line_num if header else 0
     try:
         with warnings.catch_warnings(), path.open(encoding="utf-8-sig") as file:
@@ -203,6 +203,20 @@ def read_csv(data: str, path: Path, missing: bool = False) -> Source:
         )
     columns = tuple(cell.strip() for cell in first) if header else None
     return Source(x=to_tensor(data, table, missing), shape=(table.shape[1],), columns=columns)
+
+
+def read_cells(path: Path) -> tuple[list[str] | None, list[list[str]]]:
+    """Return the names of a table's columns, if it has any, and the cells of each row that :func:`read_csv` reads.
+
+    They are as their user wrote them.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = [row for row in csv.reader(file) if row]
+    return (lines[0], lines[1:]) if lines and _has_names(lines[0]) else (None, lines)
+
+
+def _has_names(first: list[str]) -> bool:
+    return not all(_is_blank(cell) for cell in first) and not any(_is_number(cell) for cell in first)
 
 
 def _first_mistake(path: Path, skip: int, missing: bool) -> str | None:

@@ -12,9 +12,24 @@ from torch import Tensor
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler
 from pyro_vae.evidence.result import from_log_weights
-from pyro_vae.program import Data, Program, as_program, quiet, sample_sites, take, trace
+from pyro_vae.program import Data, Program, arguments, as_program, quiet, sample_sites, take, trace
 
 Groups = dict[str, dict[str, Tensor]]
+
+# What is in a group, for whom its name alone would mislead.
+MEANING = {
+    "log_likelihood": (
+        "log p(x|z) of each datum at each draw of its own z, nats; NaN where nothing of it is observed. az.loo and "
+        "az.compare make of it the harmonic mean of p(x|z), an estimate of log P(x) without a bound on its error: "
+        "compare models by log_evidence in sample_stats."
+    ),
+    "observed_data": "NaN where a value is blank or masked",
+    "sample_stats": (
+        "log_evidence: log P(x) of each datum by importance sampling, nats, with its standard error se, effective "
+        "sample size ess and Pareto khat; log_weight: log p(x, z) - log q(z|x) of each draw; proposal_log_weight: of "
+        "all samples that the draws were taken from"
+    ),
+}
 
 
 def to_arviz(
@@ -36,7 +51,10 @@ def to_arviz(
     error, ESS and k-hat of each datum; the log-weights of all proposals, along ``proposal``),
     ``log_likelihood``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data``.
 
-    The draws are only as good as k-hat is low. The predictive groups hold ``num_draws`` copies of the data.
+    The draws are only as good as k-hat is low. The predictive groups hold ``num_draws`` copies of the data. What is
+    blank or masked is NaN in ``observed_data``, and so is ``log_likelihood`` where nothing of a datum is observed. That
+    is log p(x|z), given each datum's own z: compare models by ``log_evidence``, not by ArviZ's ``loo``. Each group says
+    so itself, as its attribute ``about``.
 
     Args:
         model: A Pyro model of ``x``, or a :class:`pyro_vae.VAE` followed by ``x`` alone.
@@ -72,7 +90,9 @@ def to_arviz(
         for rows in sampler.blocks():
             drawn = list(sampler.draws(rows, num_samples))
             weights = torch.cat([w for _, w in drawn]).double()  # (K, B)
-            chosen = torch.multinomial(weights.T.softmax(1), num_draws, replacement=True).T  # (S, B)
+            # Where all are impossible, any will do.
+            likely = torch.where(weights.logsumexp(0).isfinite(), weights, 0.0).T.softmax(1)
+            chosen = torch.multinomial(likely, num_draws, replacement=True).T  # (S, B)
             at = (chosen, torch.arange(len(rows), device=rows.device))
             z = {name: torch.cat([values[name] for values, _ in drawn])[at] for name in sampler.latents}
             parts.append({"sample_stats": {"log_weight": weights[at]}} | _groups(model, take(x, rows), z, num_draws))
@@ -114,16 +134,45 @@ def _groups(model: Program, x: Data, z: dict[str, Tensor], num_draws: int) -> Gr
     given_z = dict(sample_sites(trace(model, x, num_draws, z)))
     observed = {n: site for n, site in given_z.items() if n not in z and not isinstance(site["fn"], dist.Unit)}
     generative = poutine.uncondition(model)
-    after = trace(generative, x, num_draws, z).nodes
-    before = trace(generative, x, num_draws).nodes
+    after: Any = trace(generative, x, num_draws, z).nodes
+    before: Any = trace(generative, x, num_draws).nodes
+    seen = {n: _seen(site, x) for n, site in observed.items()}
     return {
         "posterior": z,
-        "log_likelihood": {n: site["fn"].log_prob(site["value"]) for n, site in observed.items()},
+        "log_likelihood": {n: _log_likelihood(site, seen[n]) for n, site in observed.items()},
         "posterior_predictive": {n: after[n]["value"] for n in observed},
         "prior": {n: before[n]["value"] for n in z},
         "prior_predictive": {n: before[n]["value"] for n in observed},
-        "observed_data": {n: site["value"] for n, site in observed.items()},
+        "observed_data": {n: _where(seen[n], site["value"]) for n, site in observed.items()},
     }
+
+
+def _seen(site: Any, x: Data) -> Tensor:
+    """Return which elements of a site's value, (B, ...), are observed: neither masked, nor blanks of the data."""
+    fn, value = site["fn"], site["value"]
+    masks = [(site["mask"], len(fn.event_shape))]
+    while isinstance(fn, torch.distributions.Independent | dist.MaskedDistribution):
+        masks.append((getattr(fn, "_mask", None), len(fn.event_shape)))
+        fn = fn.base_dist
+    seen = torch.ones_like(value, dtype=torch.bool)
+    for mask, event_dim in masks:
+        if mask is not None:
+            mask = torch.as_tensor(mask, device=value.device)[(..., *[None] * event_dim)]
+            mask = mask.expand(torch.broadcast_shapes(mask.shape, value.shape))
+            seen &= mask.reshape(-1, *value.shape).any(0)  # the same for all z
+    for a in arguments(x):
+        if a.shape == value.shape:  # where it is blank, the program observed something in its place
+            seen &= ~a.isnan()
+    return seen
+
+
+def _log_likelihood(site: Any, seen: Tensor) -> Tensor:
+    """Return the log-density of a site, (S, B), for those data of which it observes anything."""
+    return _where(seen.reshape(len(seen), -1).any(1), site["fn"].log_prob(site["value"]))
+
+
+def _where(seen: Tensor, values: Tensor) -> Tensor:
+    return values if seen.all() else torch.where(seen, values, torch.nan)
 
 
 def _dataset(variables: dict[str, list[Tensor]], group: str) -> Any:
@@ -139,7 +188,7 @@ def _dataset(variables: dict[str, list[Tensor]], group: str) -> Any:
             array, dims = array[None], ["chain", "draw", "data"]
         dims += [f"{name}_dim_{i}" for i in range(array.ndim - len(dims))]
         named[name] = (dims, array)
-    dataset = xarray.Dataset(named)
+    dataset = xarray.Dataset(named, attrs={"about": MEANING[group]} if group in MEANING else None)
     return dataset.assign_coords({dim: range(size) for dim, size in dataset.sizes.items()})
 
 

@@ -96,6 +96,11 @@ def concatenate(parts: Sequence[Evidence]) -> Evidence:
     return Evidence(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Evidence)})
 
 
+def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
+    """Return the estimates of some of the data, without those that ``failed``."""
+    return Evidence(**{f.name: getattr(evidence, f.name)[rows] for f in fields(Evidence) if f.name != "failed"})
+
+
 class RunningWeights:
     """What is kept of the weights while they stream: four sums and the largest, for each datum.
 

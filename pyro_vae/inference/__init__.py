@@ -2,17 +2,19 @@
 
 from pyro_vae.inference.augment import augment
 from pyro_vae.inference.classify import Classes, ClassScores, classify, score_classes
+from pyro_vae.inference.columns import ColumnScores, score_columns
 from pyro_vae.inference.diagnose import diagnose
 from pyro_vae.inference.generate import Decoded, decode, reconstruct, sample, tempered
 from pyro_vae.inference.gibbs import gibbs
 from pyro_vae.inference.impute import Imputation, MissingLogProb, impute, log_prob_missing
 from pyro_vae.inference.latent import Latents, encode
-from pyro_vae.inference.score import Scores, auroc, conformal_p_value, score
+from pyro_vae.inference.score import Scores, auroc, conformal_p_value, join_scores, score
 from pyro_vae.inference.walks import interpolate, manifold, traverse
 
 __all__ = [
     "ClassScores",
     "Classes",
+    "ColumnScores",
     "Decoded",
     "Imputation",
     "Latents",
@@ -28,12 +30,14 @@ __all__ = [
     "gibbs",
     "impute",
     "interpolate",
+    "join_scores",
     "log_prob_missing",
     "manifold",
     "reconstruct",
     "sample",
     "score",
     "score_classes",
+    "score_columns",
     "tempered",
     "traverse",
 ]

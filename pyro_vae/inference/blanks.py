@@ -14,13 +14,16 @@ from pyro.poutine.messenger import block_messengers
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.data.source import far_out
 from pyro_vae.evidence import GaussianProposal, laplace, prior, refined
 from pyro_vae.evidence.checks import takes_blanks
 from pyro_vae.evidence.latents import Latents
-from pyro_vae.program import Program, Values, as_program, draw, log_prob, sample_sites, trace
+from pyro_vae.program import Program, Values, as_program, draw, log_prob, own_random_state, sample_sites, trace
 from pyro_vae.vae import VAE
 
 ROUNDS = 20  # of pseudo-Gibbs until a start is near where the observed elements want it
+
+Range = tuple[Tensor, Tensor]  # the lowest and the highest value of each element, (D,) each
 
 
 def as_tensor_program(model: Any, guide: Any, x: Tensor | None) -> tuple[Program, Program, Tensor]:
@@ -80,6 +83,37 @@ def decode(model: Program, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
     return torch.where(blank, drawn, x), torch.where(blank, mean, x)
 
 
+@torch.no_grad()
+def plausible(model: Program, x: Tensor) -> Range:
+    """Return the lowest and the highest value of each element that a completion may have without a remark.
+
+    They go from the smallest to the largest of 1000 draws from the model and of what is observed, and as far again to
+    both sides; where all of these are equal, by 1. What is far out of its column doesn't count.
+
+    Args:
+        model: A model that takes blanks; see :func:`with_blanks`.
+        x: Data with blanks, (N, D).
+    """
+    nothing = torch.full_like(x[:1], torch.nan)
+    with own_random_state(x):
+        torch.manual_seed(0)
+        drawn = decode(model, nothing, draw(prior(model), nothing, 1000)[0])[0][:, 0]
+    seen = torch.cat([drawn, x.masked_fill(far_out(x), torch.nan)])
+    low, high = seen.nan_to_num(torch.inf).amin(0), seen.nan_to_num(-torch.inf).amax(0)
+    width = torch.where(high > low, high - low, 1.0)
+    return low - width, high + width
+
+
+def kept_within(guide: Program, within: Range) -> Program:
+    """Return the guide, run on data that are put back into a range: elsewhere it may put out anything, or nothing."""
+
+    def proposal(x: Tensor) -> Any:
+        return guide(x.clamp(*within))
+
+    proposal.missing = takes_blanks(guide)  # type: ignore[attr-defined]
+    return proposal
+
+
 def pseudo_gibbs(model: Program, guide: Program, x: Tensor, rounds: int = ROUNDS) -> Tensor:
     r"""Fill the blanks of ``x``, (B, D), by drawing in turn from the guide and from the likelihood.
 
@@ -101,16 +135,34 @@ def pseudo_gibbs(model: Program, guide: Program, x: Tensor, rounds: int = ROUNDS
         Rezende, Mohamed & Wierstra (2014), Stochastic Backpropagation and Approximate Inference in Deep Generative
         Models, appendix F.
     """
-    values, _ = draw(guide if takes_blanks(guide) else prior(model), x, 1)
-    filled = decode(model, x, values)[0][0]
-    for _ in range(rounds):
-        values, _ = draw(guide, filled, 1)
-        filled = decode(model, x, values)[0][0]
-    return filled
+    return walk(model, guide, x, plausible(model, x), rounds)[0]
+
+
+def walk(model: Program, guide: Program, x: Tensor, within: Range, rounds: int = ROUNDS) -> tuple[Tensor, Tensor]:
+    """Fill blanks by :func:`pseudo_gibbs`, and return them with which data left the range on the way, (B,).
+
+    A guide that isn't exact may lead from any value to a larger one: such values are put back to the edge.
+    """
+    low, high = within
+    blank, strayed = x.isnan(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    filled, program = x, guide if takes_blanks(guide) else prior(model)
+    for _ in range(rounds + 1):
+        drawn = decode(model, x, draw(program, filled, 1)[0])[0][0]
+        inside = torch.where(drawn.isnan(), (low + high) / 2, drawn).clamp(low, high)
+        strayed |= ((inside != drawn) & blank).any(1)
+        filled, program = torch.where(blank, inside, x), guide
+    return filled, strayed
 
 
 def fitted(
-    model: Program, guide: Program, x: Tensor, *, num_starts: int = 4, steps: int = 100, seed: int | None = None
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_starts: int = 4,
+    steps: int = 100,
+    seed: int | None = None,
+    within: Range | None = None,
 ) -> Program:
     """Fit a proposal to the posterior of each datum given its observed elements: a mixture of Gaussians.
 
@@ -124,14 +176,16 @@ def fitted(
         num_starts: Components for each datum.
         steps: Gradient steps of each, to its mode and again from there.
         seed: Of the noise.
+        within: Where the completions may be; by default what is :func:`plausible` for these data.
 
     Returns:
         A guide for these data.
     """
     latents = Latents(model, x)
+    within = plausible(model, x) if within is None else within
     components = []
     for i in range(num_starts):
-        u = latents.flatten(draw(guide, pseudo_gibbs(model, guide, x), 100)[0])  # (100, B, n)
+        u = latents.flatten(draw(guide, walk(model, guide, x, within)[0], 100)[0])  # (100, B, n)
         start = GaussianProposal(latents, x, u.mean(0), u.std(0).diag_embed())
         own_seed = None if seed is None else seed + i
         # At the mode's own scale, which may be many times that of the guide, far fewer steps are left to make.

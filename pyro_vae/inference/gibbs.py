@@ -8,9 +8,17 @@ from torch import Tensor
 
 from pyro_vae.evidence.checks import check_count, check_data, check_program
 from pyro_vae.evidence.importance import default_chunk_size
-from pyro_vae.evidence.latents import latent_sites
-from pyro_vae.inference.blanks import as_tensor_program, decode, pseudo_gibbs, with_blanks
-from pyro_vae.inference.impute import Imputation
+from pyro_vae.evidence.latents import latent_sites, prior
+from pyro_vae.inference.blanks import (
+    Range,
+    as_tensor_program,
+    decode,
+    kept_within,
+    plausible,
+    walk,
+    with_blanks,
+)
+from pyro_vae.inference.impute import Imputation, where_possible
 from pyro_vae.program import Program, Values, draw, log_density, quiet, reseed
 
 
@@ -78,11 +86,13 @@ def gibbs(
     check_data(model, x)
     parts: list[tuple[Tensor, ...]] = []
     with quiet(model, x, seed, guide) as seeds:
+        within = plausible(model, x)
+        guide = kept_within(guide, within)
         reseed(seeds)
         blocks = x.split(max(1, default_chunk_size(model, x) // num_chains))
         for i, block in enumerate(blocks):
             reseed(seeds)
-            chains = _Chains(model, guide, block, num_chains)
+            chains = _Chains(model, guide, block, num_chains, within)
             record = _Record(block, num_chains, num_steps, num_completions)
             for step in range(warmup + num_steps):
                 accepted, mean = chains.step()
@@ -90,22 +100,25 @@ def gibbs(
                     record.add(step - warmup, chains.x.unflatten(0, (num_chains, -1)), mean, accepted)
                 if progress is not None:
                     progress(i * (warmup + num_steps) + step + 1, len(blocks) * (warmup + num_steps))
-            parts.append(record.result())
+            parts.append((*record.result(), chains.possible()))
     completions = torch.cat([part[0] for part in parts], dim=1)
-    means, sds, acceptance, rhat = (torch.cat(part) for part in list(zip(*parts, strict=True))[1:])
-    return Imputation(completions, means, sds, acceptance=acceptance, rhat=rhat)
+    mean, sd, acceptance, rhat, possible = (torch.cat(part) for part in list(zip(*parts, strict=True))[1:])
+    filled = where_possible(x, possible, completions, mean, sd, within)
+    return Imputation(*filled, acceptance=acceptance, rhat=rhat)
 
 
 class _Chains:
     """Chains of some data, as rows of one batch, chain by chain: each has values for its blanks and latents."""
 
-    def __init__(self, model: Program, guide: Program, x: Tensor, num_chains: int):
+    def __init__(self, model: Program, guide: Program, x: Tensor, num_chains: int, within: Range):
         self.model, self.guide, self.num_chains = model, guide, num_chains
         self.blanks = x.repeat(num_chains, 1)  # (C B, D)
-        self.x = pseudo_gibbs(model, guide, self.blanks)
+        self.x, strayed = walk(model, guide, self.blanks, within)
         check_program(model, guide, self.x)
         self.latents = list(latent_sites(model, self.x))
         self.z = self._latents(draw(guide, self.x, 1)[0])
+        if strayed.any():  # to where a chain might stay
+            self._move(self._latents(draw(prior(model), self.x, 1)[0]), strayed)
 
     def _latents(self, values: Values) -> dict[str, Tensor]:
         return {name: values[name] for name in self.latents}
@@ -116,13 +129,21 @@ class _Chains:
         new = self._latents(values)
         log_ratio = log_density(self.model, self.x, new) - log_q_new - self._log_weight()
         accepted = torch.rand_like(log_ratio).log() < log_ratio
-        self.z = {
-            name: torch.where(accepted.reshape(accepted.shape + (1,) * (value.dim() - 2)), value, self.z[name])
-            for name, value in new.items()
-        }
+        self._move(new, accepted)
         drawn, mean = decode(self.model, self.blanks, self.z)
         self.x = drawn[0]
         return accepted.reshape(self.num_chains, -1), mean[0].unflatten(0, (self.num_chains, -1))
+
+    def _move(self, z: Values, moved: Tensor) -> None:
+        """Replace the latents of those chains that are ``moved``, (..., C B)."""
+        self.z = {
+            name: torch.where(moved.reshape(1, -1, *[1] * (value.dim() - 2)), value, self.z[name])
+            for name, value in z.items()
+        }
+
+    def possible(self) -> Tensor:
+        """Return whether all chains of a datum are where its observed elements have a density, (B,)."""
+        return log_density(self.model, self.blanks, self.z).isfinite().reshape(self.num_chains, -1).all(0)
 
     def _log_weight(self) -> Tensor:
         """Return log p(x, z) - log q(z | x) where the chains are, (1, C B)."""

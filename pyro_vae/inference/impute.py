@@ -12,7 +12,15 @@ from pyro_vae.evidence import Evidence, laplace, log_evidence, refined
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler, default_chunk_size
 from pyro_vae.evidence.result import RunningWeights, concatenate
-from pyro_vae.inference.blanks import as_tensor_program, decode, fitted, with_blanks
+from pyro_vae.inference.blanks import (
+    Range,
+    as_tensor_program,
+    decode,
+    fitted,
+    kept_within,
+    plausible,
+    with_blanks,
+)
 from pyro_vae.program import Program, Values, arguments, quiet, reseed
 
 Progress = Callable[[int, int], None]
@@ -25,10 +33,14 @@ _DRAWS = 500  # completions at least that the mean and the standard deviation ar
 class Imputation(ShowsShapes):
     """N data, completed M times. Where they are observed, all completions and the mean are equal to x.
 
+    Of a datum whose observed elements the model gives no density at any z that was tried, the blanks stay blank (NaN).
+
     Attributes:
         completions: Draws from p(x_missing | x_observed), (M, N, D).
         mean: E[x | x_observed], (N, D).
         sd: Standard deviation of x given what is observed, (N, D), of 500 draws at least; 0 where observed.
+        implausible: Blanks, (N, D), that were filled from beyond what draws from the model, or the other data, make
+            plausible (see :func:`pyro_vae.inference.blanks.plausible`), in a completion or in the mean.
         evidence: log P(x_observed) with its error, ESS and k-hat; None for Gibbs.
         acceptance: Gibbs: acceptance rate of the latents, (N,); None for importance sampling.
         rhat: Gibbs: R-hat over the chains, (N,), near 1 where they agree; None for importance sampling.
@@ -37,6 +49,7 @@ class Imputation(ShowsShapes):
     completions: Tensor
     mean: Tensor
     sd: Tensor
+    implausible: Tensor
     evidence: Evidence | None = None
     acceptance: Tensor | None = None
     rhat: Tensor | None = None
@@ -98,8 +111,11 @@ def impute(
     check_data(model, x)
     parts, evidence = [], []
     with quiet(model, x, seed, guide) as seeds:
+        within = plausible(model, x)
+        guide = kept_within(guide, within)
         for rows, own_seed in _blocks(x, seeds):
-            proposal = fitted(model, guide, x[rows], num_starts=num_starts, steps=steps, seed=own_seed)
+            fit: dict[str, Any] = {"num_starts": num_starts, "steps": steps, "seed": own_seed, "within": within}
+            proposal = fitted(model, guide, x[rows], **fit)
             sampler = Sampler(model, proposal, x[rows], num_samples, None, seeds)
             for some in sampler.blocks():
                 running = RunningWeights(len(some), num_samples, x.device)
@@ -112,7 +128,20 @@ def impute(
                 if progress is not None:
                     progress(int(rows[0] + some[-1]) + 1, len(x))
     completions, mean, sd = (torch.cat(part, dim=-2) for part in zip(*parts, strict=True))
-    return Imputation(completions, mean, sd, concatenate(evidence))
+    found = concatenate(evidence)
+    filled = where_possible(x, found.log_evidence.isfinite(), completions, mean, sd, within)
+    return Imputation(*filled, evidence=found)
+
+
+def where_possible(
+    x: Tensor, possible: Tensor, completions: Tensor, mean: Tensor, sd: Tensor, within: Range
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return completions, mean and deviation with blanks where a datum, (N,), has none, and what is implausible."""
+    none = x.isnan() & ~possible[:, None]
+    completions, mean, sd = (values.masked_fill(none, torch.nan) for values in (completions, mean, sd))
+    low, high = within
+    beyond = [((values < low) | (values > high)).any(0) for values in (completions, mean[None])]
+    return completions, mean, sd, x.isnan() & (beyond[0] | beyond[1])
 
 
 def _blocks(x: Tensor, seeds: torch.Generator) -> Iterator[tuple[Tensor, int]]:
@@ -233,10 +262,13 @@ def log_prob_missing(
     check_truth(x, truth)
     of_observed, of_all = [], []
     with quiet(model, x, seed, guide) as seeds:
+        within = plausible(model, x)
+        guide = kept_within(guide, within)
         for rows, own_seed in _blocks(x, seeds):
             options: dict[str, Any] = {"num_samples": num_samples, "seed": own_seed}
             if observed is None:
-                proposal = fitted(model, guide, x[rows], num_starts=num_starts, steps=steps, seed=own_seed)
+                fit: dict[str, Any] = {"num_starts": num_starts, "steps": steps, "seed": own_seed, "within": within}
+                proposal = fitted(model, guide, x[rows], **fit)
                 of_observed.append(log_evidence(model, proposal, x[rows], **options))
             mode = laplace(model, guide, truth[rows], steps=steps, seed=own_seed)
             proposal = refined(model, mode, truth[rows], steps=steps, full_rank=True, seed=own_seed)

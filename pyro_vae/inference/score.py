@@ -1,8 +1,8 @@
 """Anomaly scores: how unlikely a datum is, and how unusual that would be among normal data."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.evidence import Evidence, log_evidence
+from pyro_vae.evidence.result import concatenate, rows_of
 from pyro_vae.program import Data, arguments, as_data, as_program, num_data
 
 
@@ -46,6 +47,7 @@ def score(
 
     Data and held-out data go through one and the same estimator. So if a datum comes from where the held-out data
     come from, its p-value is valid whatever the quality of the model and the estimate, which decide its power alone.
+    Not so of data that the model was trained on, which it knows too well: see :func:`pyro_vae.training.cross_fit`.
 
     Args:
         model: A Pyro model of ``x``, or a :class:`pyro_vae.VAE` followed by ``x`` alone.
@@ -97,11 +99,43 @@ def score(
         progress=progress,
     )
     first = num_data(held_out)
-    of_held_out, of_x = _rows(both, slice(first)), _rows(both, slice(first, None))
+    of_held_out, of_x = rows_of(both, slice(first)), rows_of(both, slice(first, None))
     p_value = conformal_p_value(of_x.log_evidence, of_held_out.log_evidence, two_sided=two_sided)
-    by_evidence = of_x.log_evidence.argsort(stable=True)
+    return Scores(of_x, of_held_out, p_value, _rank(p_value, of_x))
+
+
+def join_scores(parts: Sequence[tuple[Scores, Tensor]]) -> Scores:
+    """Join the scores of parts of the data that were each scored by a model of its own, as after cross-fitting.
+
+    The p-value of each datum stays what it is, since held-out data were scored by the same model. The held-out
+    estimates are the means over the models, with the largest k-hat.
+
+    Args:
+        parts: Scores, and which of all data they are of.
+    """
+    order = torch.cat([rows for _, rows in parts]).argsort()
+    evidence = rows_of(concatenate([scores.evidence for scores, _ in parts]), order)
+    held_out = _mean([scores.held_out for scores, _ in parts])
+    p_value = torch.cat([scores.p_value for scores, _ in parts])[order]
+    return Scores(evidence, held_out, p_value, _rank(p_value, evidence))
+
+
+def _mean(evidences: Sequence[Evidence]) -> Evidence:
+    """Return the mean over models of estimates for the same data."""
+    stacked = {name: torch.stack([getattr(e, name) for e in evidences]) for name in ("log_evidence", "ess", "elbo")}
+    return Evidence(
+        **{name: values.mean(0) for name, values in stacked.items()},
+        se=torch.stack([e.se for e in evidences]).square().sum(0).sqrt() / len(evidences),
+        khat=torch.stack([e.khat for e in evidences]).amax(0),
+        num_samples=evidences[0].num_samples,
+    )
+
+
+def _rank(p_value: Tensor, evidence: Evidence) -> Tensor:
+    """Return 1 for the smallest p-value, and among equal ones for the smallest log P(x), and so on."""
+    by_evidence = evidence.log_evidence.argsort(stable=True)
     order = by_evidence[p_value[by_evidence].argsort(stable=True)]
-    return Scores(of_x, of_held_out, p_value, order.argsort() + 1)
+    return order.argsort() + 1
 
 
 def conformal_p_value(scores: Tensor, held_out: Tensor, *, two_sided: bool = False) -> Tensor:
@@ -170,7 +204,3 @@ def _fraction_below(values: Tensor, thresholds: Tensor) -> Tensor:
     ordered, thresholds = values.sort().values, thresholds.contiguous()
     counts = [torch.searchsorted(ordered, thresholds, right=right) for right in (False, True)]
     return (counts[0] + counts[1]).double() / (2 * len(values))
-
-
-def _rows(evidence: Evidence, at: slice) -> Evidence:
-    return Evidence(**{f.name: getattr(evidence, f.name)[at] for f in fields(Evidence) if f.name != "failed"})

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, as_written, new_figure, save
 
 
+@as_written
 def curves(history: Sequence[dict[str, float]], path: Path, *, title: str, held_out: str = "validation") -> None:
     """Save the course of a training: the loss and the ELBO, and the ELBO's two terms.
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save, to_rgb
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, as_written, left_out, near, new_figure, save, to_rgb
 
 
+@as_written
 def evidence(
     log_evidence: np.ndarray,
     path: Path,
@@ -24,7 +25,7 @@ def evidence(
     """Save what there is to see in estimates of log P(X): their spread, how they came about, and whom to trust.
 
     Args:
-        log_evidence: An estimate for each datum, (N,), nats.
+        log_evidence: An estimate for each datum, (N,), nats; what is not finite or far out is not drawn.
         path: The PNG file.
         bounds: The mean bound on log P(X), by the name of its proposal: numbers of samples K, and nats.
         level: What the bounds should reach and its standard error, in nats, and its name.
@@ -41,20 +42,23 @@ def evidence(
         panels, gallery = figure.subfigures(2, 1, height_ratios=(3.3, 2.3))
     left, middle, right = panels.subplots(1, 3)
     panels.subplots_adjust(left=0.055, right=0.985, wspace=0.24, bottom=0.16, top=0.8)
-    left.hist(log_evidence, bins=min(40, 5 + len(log_evidence) // 5), color=BLUE, alpha=0.75)
+    shown = near(log_evidence)
+    left.hist(log_evidence[shown], bins=min(40, 5 + len(log_evidence) // 5), color=BLUE, alpha=0.75)
     left.set_ylim(top=1.15 * left.get_ylim()[1])  # room for the mean
-    mean = float(log_evidence.mean())
-    left.axvline(mean, color=ORANGE, linewidth=1.5)
-    left.annotate(
-        f" mean {mean:.2f} ", (mean, 0.99), xycoords=("data", "axes fraction"), color=ORANGE, fontsize=8, va="top",
-        ha="left" if mean < sum(left.get_xlim()) / 2 else "right",
-    )  # fmt: skip
-    left.set_title("log P(X) of each example", fontsize=9)
+    if shown.all():
+        mean = float(log_evidence.mean())
+        left.axvline(mean, color=ORANGE, linewidth=1.5)
+        left.annotate(
+            f" mean {mean:.2f} ", (mean, 0.99), xycoords=("data", "axes fraction"), color=ORANGE, fontsize=8, va="top",
+            ha="left" if mean < sum(left.get_xlim()) / 2 else "right",
+        )  # fmt: skip
+    left.set_title(f"log P(X) of each example{left_out(shown)}", fontsize=9)
     left.set_xlabel("nats")
     left.set_ylabel("examples")
 
     nats, se, name = level
-    middle.axhline(nats, color=GREY, linestyle="--", linewidth=1, label=name)
+    if np.isfinite(nats):
+        middle.axhline(nats, color=GREY, linestyle="--", linewidth=1, label=name)
     if np.isfinite(se):
         middle.axhspan(nats - se, nats + se, color=GREY, alpha=0.2, linewidth=0)
     for (name, (ks, means)), color in zip(bounds.items(), (BLUE, ORANGE), strict=False):
@@ -62,10 +66,11 @@ def evidence(
     middle.set_title("bound on log P(X), by number of samples K", fontsize=9)
     middle.set_xlabel("K")
     middle.xaxis.set_major_formatter("{x:,.0f}")
+    middle.xaxis.set_minor_formatter("")  # which would be formulas
     middle.set_ylabel("nats per example")
     middle.legend(frameon=False, fontsize=7, loc="lower right")
 
-    finite, above = np.isfinite(quality), ""
+    finite, above = np.isfinite(quality) & shown, ""
     size = float(np.clip(2000 / max(len(quality), 1), 3, 14))
     for chosen, color in ((finite & ~doubtful, BLUE), (finite & doubtful, ORANGE)):
         right.scatter(log_evidence[chosen], quality[chosen], s=size, color=color, alpha=0.7, linewidths=0)

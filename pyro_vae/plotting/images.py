@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.plotting.figure import new_figure, save, to_rgb, to_unit
+from pyro_vae.plotting.figure import as_written, new_figure, save, to_rgb, to_unit
 
 
-def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str) -> None:
+@as_written
+def image_grid(
+    images: Tensor, x_shape: Sequence[int], path: Path, *, columns: int, title: str, row_names: Sequence[str] = ()
+) -> None:
     """Save images as one picture, row by row.
 
     Args:
@@ -18,6 +21,7 @@ def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: i
         path: The PNG file.
         columns: Images in a row.
         title: Above the picture.
+        row_names: To the left of each row, or none.
     """
     rows = -(-len(images) // columns)
     array = to_rgb(images.detach().cpu().float().numpy().reshape(-1, *x_shape[1:]))
@@ -26,14 +30,19 @@ def image_grid(images: Tensor, x_shape: Sequence[int], path: Path, *, columns: i
     for i, image in enumerate(array):
         top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
         pixels[top : top + height, left : left + width] = image
-    figure = new_figure((0.62 * columns, 0.62 * rows * height / width + 0.3))
-    axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.34 / figure.get_figheight()))
+    margin = 0.05 + 0.065 * max(map(len, row_names)) if row_names else 0.0
+    figure = new_figure((0.62 * columns + margin, 0.62 * rows * height / width + 0.3))
+    left = margin / figure.get_figwidth()
+    axes = figure.add_axes((0.01 + left, 0.01, 0.98 - left, 1 - 0.34 / figure.get_figheight()))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
+    for row, name in enumerate(row_names):
+        axes.text(-0.1 * width, row * (height + 1) + (height - 1) / 2, name, fontsize=7, ha="right", va="center")
     axes.set_title(title, fontsize=9)
     save(figure, path)
 
 
+@as_written
 def image_rows(
     images: np.ndarray,
     path: Path,
@@ -77,6 +86,7 @@ def image_rows(
     save(figure, path)
 
 
+@as_written
 def image_plane(images: np.ndarray, path: Path, *, across: np.ndarray, up: np.ndarray, title: str) -> None:
     """Save images over the plane of two latent dimensions.
 
@@ -108,6 +118,7 @@ def image_plane(images: np.ndarray, path: Path, *, across: np.ndarray, up: np.nd
     save(figure, path)
 
 
+@as_written
 def completed_images(
     observed: np.ndarray,
     completions: np.ndarray,
@@ -134,8 +145,8 @@ def completed_images(
     known = [("given", observed)] if truth is None else [("given", observed), ("truth", truth)]
     filled = [(str(m + 1), images) for m, images in enumerate(completions)]
     shown = [completions, mean] if truth is None else [completions, mean, truth]
-    low, high = min(float(images.min()) for images in shown), max(float(images.max()) for images in shown)
-    spread = low + (high - low) * sd / max(float(sd.max()), 1e-12)
+    low, high = min(float(np.nanmin(images)) for images in shown), max(float(np.nanmax(images)) for images in shown)
+    spread = low + (high - low) * sd / max(float(np.nanmax(sd)), 1e-12)
     columns = [*known, *filled, ("mean", mean), ("sd", spread)]
     image_rows(
         np.stack([images for _, images in columns], 1),

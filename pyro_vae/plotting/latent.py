@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, PALE, new_figure, save, tidy
+from pyro_vae.plotting.figure import BLUE, PALE, as_written, left_out, near, new_figure, save, tidy
 
 MAX_CLASSES = 20  # that get a colour each
 
 
+@as_written
 def latent_map(
     points: np.ndarray,
     path: Path,
@@ -25,10 +26,10 @@ def latent_map(
     """Save where data are in the latent space, and what its dimensions are used for.
 
     Args:
-        points: On a plane, (N, 2).
+        points: On a plane, (N, 2); those far out are left out.
         path: The PNG file.
         axes_names: Of the plane's axes.
-        labels: The classes of the data, (N,); None if unknown.
+        labels: The classes of the data, (N,), numbers or text; None if unknown.
         use: Of each latent dimension, (Z,).
         use_name: What that is, with its unit.
         active: Which dimensions are used, (Z,) bool.
@@ -37,11 +38,12 @@ def latent_map(
     """
     figure = new_figure((10, 5.2))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    _scatter(figure, left, points, labels)
+    shown = near(points[:, 0]) & near(points[:, 1])
+    _scatter(figure, left, points[shown], None if labels is None else labels[shown])
     left.set_xlabel(axes_names[0])
     left.set_ylabel(axes_names[1])
     left.set_aspect("equal", adjustable="datalim")
-    left.set_title(f"E[z|x] of {len(points):,} examples", fontsize=9)
+    left.set_title(f"E[z|x] of {len(points):,} examples{left_out(shown)}", fontsize=9)
 
     order = np.argsort(-use, kind="stable")[:most]
     colors = [BLUE if active[j] else PALE for j in order]
@@ -64,15 +66,16 @@ def _scatter(figure: Any, axes: Any, points: np.ndarray, labels: np.ndarray | No
 
     size = float(np.clip(20000 / max(len(points), 1), 3, 14))
     order = np.random.default_rng(0).permutation(len(points))
-    classes = np.array([]) if labels is None else np.unique(labels)
+    classes, at = (np.array([]), order) if labels is None else np.unique(labels, return_inverse=True)
     if labels is None or len(classes) > MAX_CLASSES:
-        style = {"color": BLUE} if labels is None else {"c": labels[order], "cmap": "viridis"}
+        values = at if labels is None or labels.dtype.kind == "U" else labels
+        style = {"color": BLUE} if labels is None else {"c": values[order], "cmap": "viridis"}
         drawn = axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, **style)
-        if labels is not None:
+        if labels is not None and labels.dtype.kind != "U":
             figure.colorbar(drawn, ax=axes, label="label").ax.tick_params(labelsize=7)
         return
     colors = colormaps["tab10" if len(classes) <= 10 else "tab20"](np.arange(len(classes)))
-    axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, c=colors[np.searchsorted(classes, labels[order])])
+    axes.scatter(*points[order].T, s=size, alpha=0.7, linewidths=0, c=colors[at[order]])
     for name, color in zip(classes, colors, strict=True):
         axes.scatter([], [], s=18, color=color, label=str(name))
     axes.legend(frameon=False, fontsize=7, title="label", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, new_figure, save, to_rgb
+from pyro_vae.plotting.figure import BLUE, GREY, ORANGE, as_written, left_out, near, new_figure, save, to_rgb
 
 
+@as_written
 def scores(
     given: np.ndarray,
     held_out: np.ndarray,
@@ -22,7 +23,7 @@ def scores(
     """Save how log P(X) of data compares with that of held-out data, and the most unusual of them where images.
 
     Args:
-        given: log P(X) of each datum, (N,), nats.
+        given: log P(X) of each datum, (N,), nats; what is not finite or far out is not drawn.
         held_out: log P(X) of the held-out data, (n,), nats.
         path: The PNG file.
         p_value: Of each datum, (N,).
@@ -38,13 +39,18 @@ def scores(
         panels, gallery = figure.subfigures(2, 1, height_ratios=(3.0, 2.4))
     left, right = panels.subplots(1, 2, width_ratios=(3, 2))
     panels.subplots_adjust(left=0.06, right=0.985, wspace=0.2, bottom=0.16, top=0.82)
-    bins = np.histogram_bin_edges(np.concatenate([given, held_out]), 40)
-    left.hist(held_out, bins, density=True, color=GREY, alpha=0.55, label=f"held out ({len(held_out):,})")
-    left.hist(given, bins, density=True, histtype="step", color=BLUE, linewidth=1.5, label=f"given ({len(given):,})")
-    if flagged.any():
+    shown = near(np.concatenate([given, held_out]))
+    bins = np.histogram_bin_edges(np.concatenate([given, held_out])[shown], 40)
+    for values, kind, style in (
+        (held_out[shown[len(given) :]], f"held out ({len(held_out):,})", {"color": GREY, "alpha": 0.55}),
+        (given[shown[: len(given)]], f"given ({len(given):,})", {"color": BLUE, "histtype": "step", "linewidth": 1.5}),
+    ):
+        left.hist(values, bins, density=len(values) > 0, label=kind, **style)
+    marked = given[flagged & shown[: len(given)]]
+    if len(marked):
         height = left.get_ylim()[1]
-        left.plot(given[flagged], np.full(flagged.sum(), -0.02 * height), "|", color=ORANGE, label="flagged")
-    left.set_title("log P(X) of each example", fontsize=9)
+        left.plot(marked, np.full(len(marked), -0.02 * height), "|", color=ORANGE, label="flagged")
+    left.set_title(f"log P(X) of each example{left_out(shown)}", fontsize=9)
     left.set_xlabel("nats")
     left.set_yticks([])
     left.legend(frameon=False, fontsize=8)

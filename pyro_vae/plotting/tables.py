@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.plotting.figure import BLUE, GREY, new_panels, save, tidy
+from pyro_vae.plotting.figure import BLUE, GREY, as_written, left_out, near, new_panels, save, tidy
 
 
+@as_written
 def columns_compared(
     real: Tensor, other: Tensor, path: Path, *, names: Sequence[str], title: str, label: str, most: int = 12
 ) -> None:
@@ -33,6 +34,7 @@ def columns_compared(
     )
 
 
+@as_written
 def columns_completed(
     observed: np.ndarray, completions: np.ndarray, path: Path, *, names: Sequence[str], title: str, most: int = 12
 ) -> None:
@@ -40,7 +42,7 @@ def columns_completed(
 
     Args:
         observed: A table, (N, D), with NaN where it is blank.
-        completions: (M, N, D).
+        completions: (M, N, D); what stayed blank is left out.
         path: The PNG file.
         names: Of the columns.
         title: Above the picture.
@@ -50,7 +52,7 @@ def columns_completed(
     chosen = np.flatnonzero(blank.any(0))[:most]
     _histograms(
         [observed[~blank[:, d], d] for d in chosen],
-        [completions[:, blank[:, d], d].flatten() for d in chosen],
+        [filled[~np.isnan(filled)] for filled in (completions[:, blank[:, d], d].flatten() for d in chosen)],
         path,
         names=[names[d] for d in chosen],
         labels=("observed", "filled in"),
@@ -71,6 +73,7 @@ def _histograms(
     figure, panels = new_panels(len(given), (2.6, 2.1))
     for axes, bars, line, name in zip(panels, given, other, names, strict=False):
         both = np.concatenate([bars, line])
+        both = both[near(both)]
         low, high = np.quantile(both, (0.005, 0.995)) if len(both) else (0, 1)
         bins = np.linspace(low - 1e-6, high + 1e-6, 31)
         for values, label, style in (
@@ -87,6 +90,7 @@ def _histograms(
     save(figure, path)
 
 
+@as_written
 def columns_scattered(
     x: np.ndarray,
     other: np.ndarray,
@@ -102,7 +106,7 @@ def columns_scattered(
     """Save each column of a table against what it became.
 
     Args:
-        x: The data, (N, D); blanks (NaN) are left out, and so are columns of nothing else.
+        x: The data, (N, D); blanks (NaN) and values far out are left out, and so are columns of nothing else.
         other: What they became, (N, D).
         path: The PNG file.
         names: Of the columns.
@@ -116,13 +120,14 @@ def columns_scattered(
     figure, panels = new_panels(max(len(chosen), 1), (2.5, 2.4))
     size = float(np.clip(2000 / max(len(x), 1), 2, 12))
     for d, axes in zip(chosen, panels, strict=False):
-        seen = np.isfinite(x[:, d])
+        known = np.isfinite(x[:, d])
+        seen = known & near(x[:, d]) & near(other[:, d])
         own, became = x[seen, d], other[seen, d]
         axes.axline((own.mean(),) * 2, slope=1, color=GREY, linewidth=0.8)
         axes.scatter(own, became, s=size, color=BLUE, alpha=0.6, linewidths=0)
         if sd is not None:
             axes.errorbar(own, became, sd[seen, d], fmt="none", ecolor=BLUE, elinewidth=0.6, alpha=0.4)
-        axes.set_title(names[d], fontsize=8)
+        axes.set_title(f"{names[d]}{left_out(seen[known])}", fontsize=8)
         axes.set_xlabel(x_label, fontsize=7)
         axes.set_ylabel(label, fontsize=7)
         tidy(axes)
@@ -131,6 +136,7 @@ def columns_scattered(
     save(figure, path)
 
 
+@as_written
 def columns_along(
     x: np.ndarray,
     t: np.ndarray,
@@ -176,6 +182,7 @@ def columns_along(
     save(figure, path)
 
 
+@as_written
 def columns_plane(
     x: np.ndarray, path: Path, *, across: np.ndarray, up: np.ndarray, names: Sequence[str], title: str, most: int = 12
 ) -> None:

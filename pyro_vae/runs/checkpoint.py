@@ -38,6 +38,7 @@ FACTS: dict[str, Any] = {
     "levels": (int, None),
     "missing": (bool,),
     "num_classes": (int, None),
+    "classes": ([str], None),
     "label_in": ([str], None),
 }
 

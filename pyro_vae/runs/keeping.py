@@ -137,7 +137,8 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     }
     if isinstance(vae, ConditionalVAE):
         known = 0 if training.data.y is None else int((training.data.y != UNKNOWN).sum())
-        summary |= {"num_classes": vae.num_classes, "num_labels": known, "test_accuracy_of_encoder": accuracy}
+        summary |= {"num_classes": vae.num_classes, "classes": list(vae.config.class_names)}
+        summary |= {"num_labels": known, "test_accuracy_of_encoder": accuracy}
     return summary
 
 
@@ -152,15 +153,17 @@ def _accuracy(vae: VAE, x: Tensor, y: Tensor | None) -> float | None:
 
 def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
     """Draw what the model makes up, what it makes of test data, and how the training went."""
-    columns, classes = 8, vae.num_classes if isinstance(vae, ConditionalVAE) else 0
+    columns, classes = 8, vae.config.class_names[:20] if isinstance(vae, ConditionalVAE) else ()
     if isinstance(vae, ConditionalVAE):
-        y = torch.arange(min(classes, 20), device=training.device).repeat_interleave(columns)
+        y = torch.arange(len(classes), device=training.device).repeat_interleave(columns)
         samples = vae.sample(len(y), y=y, mean=True)
     else:
         samples = vae.sample(64, mean=True)
     if len(dataset.shape) == 3:
         title = "Samples: E[x|z], z from the prior" + ("; a row for each class" if classes else "")
-        plotting.image_grid(samples, dataset.shape, run / "samples.png", columns=columns, title=title)
+        plotting.image_grid(
+            samples, dataset.shape, run / "samples.png", columns=columns, title=title, row_names=classes
+        )
         columns = min(8, len(dataset.test))
         originals = dataset.test[: min(32, len(dataset.test) // columns * columns)].to(training.device)
         pairs = torch.stack([x.reshape(-1, columns, x.shape[1]) for x in (originals, vae.reconstruct(originals))], 1)

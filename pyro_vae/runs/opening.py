@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from pyro_vae import data
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.arrays import ShowsShapes
+from pyro_vae.data.labels import in_words, named, to_classes
 from pyro_vae.data.source import Source
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
@@ -41,51 +43,71 @@ class Examples(ShowsShapes):
         split: "train", "validation" or "test" of the run's own data; "all" of the user's.
         name: Where they come from.
         labels: Their classes, (N,), if known.
+        classes: The names of classes 0, 1, 2, …; None where labels are numbers that name themselves.
+        rows: Which of the user's they are, (N,), from 0; None of the run's own.
     """
 
     x: Tensor
     split: str
     name: str
     labels: Tensor | None
+    classes: tuple[str, ...] | None = None
+    rows: Tensor | None = None
+
+    @property
+    def label_names(self) -> np.ndarray | None:
+        """The labels as their user knows them, (N,), numbers or text; None where there are none."""
+        return None if self.labels is None else named(self.labels, self.classes)
 
 
-def load_run(run: str | os.PathLike, label: int | None, *, trust: Sequence[str] = ()) -> VAE:
+def load_run(run: str | os.PathLike, label: str | int | None, *, trust: Sequence[str] = ()) -> VAE:
     """Load the model of a run, in float32 as all data are; of a conditional one that of P(X | Y = label), a VAE too.
 
     Without a label it is that of P(X), where the sum over the classes is an ordinary VAE.
 
+    Args:
+        run: The run folder.
+        label: A class, as the data call it.
+
     Raises:
         ValueError: When there is no such class, or a class is needed and none is named.
     """
-    vae = load(run, trust=trust).float()
+    return of_label(run, load(run, trust=trust).float(), label)
+
+
+def of_label(run: str | os.PathLike, vae: VAE, label: str | int | None) -> VAE:
+    """Return what :func:`load_run` makes of a run's model."""
     if not isinstance(vae, ConditionalVAE):
         check_no_label(run, label)
         return vae
+    names = vae.config.class_names
     if label is None:
         if (summed_out := vae.summed_out()) is not None:
             return summed_out
         raise ValueError(
-            f"{run} was trained with --condition: say which class, --label 0 to {vae.num_classes - 1}, for P(X | Y)"
+            f"{run} was trained with --condition: say which class, --label {in_words(names)}, for P(X | Y)"
         )
-    return vae.given(label)
+    if str(label) not in names:
+        raise ValueError(f"--label {label}: expected one of the classes {in_words(names)}")
+    return vae.given(names.index(str(label)))
 
 
-def check_no_label(run: str | os.PathLike, label: int | None) -> None:
+def check_no_label(run: str | os.PathLike, label: str | int | None) -> None:
     """Refuse a label for a run that has none."""
     if label is not None:
         raise ValueError(f"--label {label}: {run} was trained without --condition; leave it out, or train with it")
 
 
-def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
+def run_data(run: str | os.PathLike, vae: VAE | None = None) -> Data:
     """Load the data of a run: the same splits, in the form that it was trained on.
 
     Args:
         run: The run folder.
-        label: Only those of this class.
+        vae: Its model, whose classes the labels then are; of the model of one class, the data are those of it.
 
     Raises:
         FileNotFoundError: When it is no run folder, or its data are gone.
-        ValueError: When its configuration is broken, or its data have changed, or none is of the class.
+        ValueError: When its configuration is broken, or its data have changed.
     """
     path = Path(run) / CONFIG
     if not path.exists():
@@ -98,12 +120,15 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
     dataset = data.load(**options)
     check_same_data(Path(run), dataset)
-    if label is None:
-        return dataset
-    dataset = dataset.of_class(label)
-    if len(dataset.train) == 0 or len(dataset.test) == 0:
-        raise ValueError(f"--label {label}: {dataset.name} has no training or no test data of this class; name another")
-    return dataset
+    if vae is not None and vae.config.num_classes is not None:
+        dataset = dataset.in_classes(vae.config.class_names)
+    return dataset if vae is None or vae.label is None else dataset.of_class(vae.label)
+
+
+def condition_of(run: str | os.PathLike) -> str | None:
+    """Return what the data of a run are conditioned on, "label" or the name of a table's column; None if on nothing."""
+    path = Path(run) / CONFIG
+    return read_yaml(path, **DATA_OPTIONS).get("condition") if path.exists() else None
 
 
 def read_examples(
@@ -116,6 +141,7 @@ def read_examples(
     data_dir: str | None = None,
     max_examples: int | None = None,
     seed: int = 0,
+    drawn: bool = True,
 ) -> Examples:
     """Read some of a run's own data, or the user's, in the form that the run was trained on.
 
@@ -128,6 +154,7 @@ def read_examples(
         data_dir: The folder of mnist and its relatives, where the data are one of them.
         max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
+        drawn: Draw a random form; else return what it is drawn from, where that is known.
 
     Raises:
         ValueError: Naming the option, what was expected and what came.
@@ -137,40 +164,57 @@ def read_examples(
         raise ValueError(f"max_examples must be at least 1, got {max_examples}")
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
-    examples = _own(run, vae, split or "test", seed) if data is None else _users(run, vae, data, levels, data_dir)
+    if data is None:
+        examples = _own(run, vae, split or "test", seed, drawn)
+    else:
+        examples = _users(run, vae, data, levels, data_dir, drawn)
     kept = slice(max_examples)
-    labels = None if examples.labels is None else examples.labels[kept]
-    return Examples(examples.x[kept], examples.split, examples.name, labels)
+    labels, rows = (None if values is None else values[kept] for values in (examples.labels, examples.rows))
+    return replace(examples, x=examples.x[kept], labels=labels, rows=rows)
 
 
-def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
-    dataset = run_data(run, vae.label)
+def _own(run: Path, vae: VAE, split: str, seed: int, drawn: bool) -> Examples:
+    dataset = run_data(run, vae)
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
-        raise ValueError(f"--split {split}: the run has no such data; name another split")
-    if split == "train" and dataset.draw is not None:
+        of_class = "" if vae.label is None else f" of class {vae.config.class_names[vae.label]}"
+        raise ValueError(f"--split {split}: the run has no such data{of_class}; name another split")
+    if split == "train" and dataset.draw is not None and drawn:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             x = dataset.draw(x)
-    return Examples(x, split, dataset.name, None if dataset.labels is None else dataset.labels[split])
+    labels = None if dataset.labels is None else dataset.labels[split]
+    return Examples(x, split, dataset.name, labels, dataset.classes)
 
 
-def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:
-    source = read_like(run, vae, "data", name, levels=levels, data_dir=data_dir, missing=vae.missing)
-    return Examples(source.x, "all", name, source.y)
+def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None, drawn: bool) -> Examples:
+    how: dict[str, Any] = {"levels": levels, "data_dir": data_dir, "missing": vae.missing, "drawn": drawn}
+    source = read_like(run, vae, "data", name, **how)
+    own, rows = of_class(source, vae), torch.arange(len(source.x))
+    if source.y is not None and vae.label is not None:
+        rows = rows[source.y == vae.label]
+    return Examples(own.x, "all", name, own.y, own.classes, rows)
 
 
 def read_like(
-    run: Path, vae: VAE, option: str, name: str, *, levels: int | None, data_dir: str | None, missing: bool
+    run: Path,
+    vae: VAE,
+    option: str,
+    name: str,
+    *,
+    levels: int | None,
+    data_dir: str | None,
+    missing: bool,
+    drawn: bool = True,
 ) -> Source:
-    """Read the user's data in the form that the run was trained on; of the model of one class, those of the class.
+    """Read the user's data in the form that the run was trained on, those of all classes.
 
     Raises:
         ValueError: Naming the option, when they don't fit.
     """
     config = vae.config
     how = {"pixels": config.pixels, "levels": levels or config.levels}
-    source = of_class(read_source(run, name, **how, missing=missing, data_dir=data_dir), vae.label)
+    source = read_source(run, vae, name, **how, missing=missing, data_dir=data_dir, drawn=drawn)
     if source.x.shape[1] != math.prod(config.x_shape):
         raise ValueError(
             f"--{option} {name} holds examples of {size(source.shape)}, but the run was trained on "
@@ -179,19 +223,22 @@ def read_like(
     return source
 
 
-def read_source(run: Path, name: str, **how: Any) -> Source:
-    """Read the user's data, without the column of labels where the run was trained with one."""
-    path = run / CONFIG
-    condition = read_yaml(path, **DATA_OPTIONS).get("condition") if path.exists() else None
-    return data.read(name, condition=condition, **how)
-
-
-def of_class(source: Source, label: int | None) -> Source:
-    """Return the data of one class, where labels are known; data without labels are all taken to be of it."""
-    if label is None or source.y is None:
+def read_source(run: Path, vae: VAE, name: str, **how: Any) -> Source:
+    """Read the user's data; of a run with labels without the column that holds them, and as classes of its model."""
+    source = data.read(name, condition=condition_of(run), **how)
+    if vae.config.num_classes is None or source.y is None:
         return source
-    rows = source.y == label
+    classes = vae.config.class_names
+    return replace(source, y=to_classes(source.y, source.classes, classes), classes=classes)
+
+
+def of_class(source: Source, vae: VAE) -> Source:
+    """Return the data of the class that a model is of, where labels are known; data without labels are all of it."""
+    if vae.label is None or source.y is None:
+        return source
+    rows = source.y == vae.label
     if not rows.any():
+        label = vae.config.class_names[vae.label]
         raise ValueError(f"--label {label}: none of the data are of this class; name another")
     return replace(source, x=source.x[rows], y=source.y[rows])
 

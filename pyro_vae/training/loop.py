@@ -305,6 +305,9 @@ class Training:
     def _diagnosis(self, step: int, loss: float, total: float, x: Tensor) -> str:
         if self.processes.any(bool((x.isinf() if self.vae.missing else ~x.isfinite()).any())):
             cause = "the batch holds values that are not finite"
+        elif self.processes.any(bool(self.data.x.square().isinf().any())):
+            largest = self.data.x.nan_to_num().abs().max().item()
+            cause = f"the data hold values whose squares are too large to compute with, such as {largest:g}"
         else:
             mean = total / (step - 1) / self.batch_size if step > 1 else math.nan
             cause = (

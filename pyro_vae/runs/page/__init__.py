@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pyro_vae.data.source import far_out
 from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
 from pyro_vae.machine.reading import read_json
@@ -28,7 +29,7 @@ def report(
     *,
     check: bool = True,
     seed: int = 0,
-    label: int | None = None,
+    label: str | int | None = None,
     trust: Sequence[str] = (),
 ) -> str:
     """Return a run as an HTML page: its figures, pictures and settings, and an explorer of its latent space.
@@ -40,7 +41,7 @@ def report(
         run: The run folder.
         check: Check the equations of the derivation on some test data, which takes a few seconds.
         seed: Of the samples that are shown.
-        label: Of a conditional run: the class y, for P(X | Y = y).
+        label: Of a conditional run: the class y, as the data call it, for P(X | Y = y).
         trust: Modules of the run's parts that may be imported, as in :func:`pyro_vae.load`.
 
     Returns:
@@ -65,8 +66,12 @@ def report(
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
-    dataset = run_data(run, label)
+    dataset = run_data(run, vae)
+    if len(dataset.shape) == 1:  # rows with values far out, whose codes would squeeze all others, are told of already
+        dataset = dataset.where({"test": ~far_out(dataset.test).any(1)})
     x = dataset.test[: content.EXAMPLES]
+    if len(x) == 0:
+        raise ValueError(f"--label {label}: {dataset.name} has no test data of this class, which a page is about")
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)
     if not latents.loc.isfinite().all():
@@ -84,7 +89,7 @@ def report(
         table=None if is_image else content.table(vae, dataset, seed),
         curves=content.training_curves(run, held_out),
         latent=content.latent_space(latents, labels),
-        legend=content.legend(labels),
+        legend=content.legend(labels, dataset.classes),
         evaluation=content.evaluation(run),
         check={"rows": rows, "notes": notes, "num_data": min(NUM_CHECKED, len(dataset.test))},
         settings=settings(run / CONFIG),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import Data
+from pyro_vae.data.labels import Names, named
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference.latent import Latents, plane
@@ -311,7 +312,9 @@ def versions(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(name)[:50], str(version)[:50]) for name, version in _object(summary.get("versions")).items()]
 
 
-def legend(labels: Tensor | None) -> list[tuple[str, str]]:
+def legend(labels: Tensor | None, names: Names) -> list[tuple[str, str]]:
     """Return (class in style.css, name) of the labels, where they are few."""
-    classes = [] if labels is None else labels.unique().tolist()
-    return [(figures.colour(c), str(c)) for c in classes] if len(classes) <= figures.COLOURS else []
+    classes = torch.zeros(0, dtype=torch.long) if labels is None else labels.unique()
+    if len(classes) > figures.COLOURS:
+        return []
+    return [(figures.colour(c), str(name)) for c, name in zip(classes.tolist(), named(classes, names), strict=True)]

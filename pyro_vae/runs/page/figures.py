@@ -13,6 +13,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from pyro_vae.plotting import SMALL
+from pyro_vae.plotting.figure import near
 
 # As wide as a phone: larger pages set several side by side, so that the writing is never small.
 WIDTH, HEIGHT = 360, 240
@@ -182,6 +183,7 @@ def histograms(columns: Mapping[str, np.ndarray], what: str, x_name: str, *, bin
     """Draw histograms over each other, by the class that style.css colours."""
     finite = {kind: values[np.isfinite(values)] for kind, values in columns.items()}
     everything = np.concatenate(list(finite.values()))
+    everything = everything[near(everything)]
     low, high = np.quantile(everything, (0.002, 0.998)) if len(everything) else (0.0, 1.0)
     edges = np.linspace(*_widened((float(low), float(high))), bins + 1)
     parts = {k: np.histogram(v, edges)[0] / max(1, len(v)) for k, v in finite.items()}
