@@ -251,7 +251,7 @@ def test_a_run_stays_until_the_first_checkpoint_takes_its_place(what, how, run, 
     assert json.loads((run / "summary.json").read_text())["epochs"] == (2 if option == "--overwrite" else 4)
 
 
-@pytest.mark.parametrize("moment", [0, 1, 9, 10, 11, 12, 13])  # of 14: eleven files go, and three take their places
+@pytest.mark.parametrize("moment", [0, 1, 10, 11, 12, 13, 14])  # of 15: twelve files go, and three take their places
 def test_a_kill_while_a_run_is_replaced_leaves_the_one_run_or_the_other(moment, run, tmp_path, monkeypatch):
     new = [*QUICK, "--condition", "label", "--likelihood", "ContinuousBernoulli", "--pixels", "grey", "--seed", "1"]
     train.main([*new, "--run", str(tmp_path / "other")])

@@ -4,9 +4,12 @@ import contextlib
 import csv
 import importlib
 import io
+import itertools
 import json
+import os
 import random
 import re
+import signal
 import sys
 import time
 import types
@@ -18,6 +21,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import pyro_vae
@@ -163,6 +167,44 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, tmp_path):
         whole, again = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
         assert whole.keys() == again.keys()
         assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def killed_within_an_epoch(arguments, number):
+    """Train with a checkpoint after every step, but none between epochs, until the process is killed in a step."""
+    keeping.Checkpoints.update = lambda self, now: None
+    keeping.Checkpoints.__init__.__kwdefaults__["within"] = 0.0
+    count = itertools.count(1)
+
+    def step(svi, *batch, step=pyro.infer.SVI.step, **options):
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(svi, *batch, **options)
+
+    pyro.infer.SVI.step = step
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(*arguments)
+
+
+def test_a_training_that_is_killed_within_an_epoch_goes_on_from_there(tmp_path):
+    options = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2", "--batch_size", "20"]  # 50 steps each
+    train(*options, "--run", tmp_path / "whole")
+    run, places = tmp_path / "broken", []
+    for number, arguments in ((31, [*options, "--run", run]), (40, ["--resume", run])):
+        process = CONTEXT.Process(target=killed_within_an_epoch, args=(arguments, number))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        with safe_open(run / "checkpoint" / "state.safetensors", "pt") as file:
+            facts = json.loads(file.metadata()["pyro_vae"])
+        places.append((facts["epoch"], facts["within"]["step"]))
+    assert places == [(0, 30), (1, 19)]
+    train("--resume", run)
+    for name in ("model.safetensors", "checkpoint/state.safetensors"):
+        whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
+        assert whole.keys() == broken.keys()
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    metrics = [(path / "metrics.csv").read_text().splitlines() for path in (tmp_path / "whole", run)]
+    assert len({str([row.split(",")[:5] for row in rows]) for rows in metrics}) == 1
 
 
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, capsys):

@@ -219,20 +219,29 @@ def _train(training: Training, checkpoints: keeping.Checkpoints, is_density: boo
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
     try:
         with TrainingProgress(training.epochs, training.epoch, is_density, show=True) as progress:
-            for row in training.run(progress.step):
+
+            def on_step(step: int, steps: int, loss: float) -> None:
+                progress.step(step, steps, loss)
+                checkpoints.update_within(step, steps)
+
+            for row in training.run(on_step):
                 progress.row(row)
                 log(row)
                 if is_first():
                     checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
-        # What the training holds now may be half an epoch, which is no state to resume from.
-        print(f"stopped; {_way_on(checkpoints, f'from epoch {checkpoints.epoch + 1} ')}")
+        # What the training holds now may be half a step, which is no state to resume from.
+        print(f"stopped; {_way_on(checkpoints, f'from {checkpoints.next} ')}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
         if not is_first():  # all processes meet it in the same step
             raise SystemExit(1) from error
         state = checkpoints.run / STATE
-        kept = f"the last good checkpoint is in {state}" if checkpoints.epoch else "no checkpoint was made"
+        kept = (
+            f"the last good checkpoint is in {state}"
+            if checkpoints.epoch or checkpoints.step
+            else "no checkpoint was made"
+        )
         raise type(error)(f"{error}; {kept}") from error
 
 

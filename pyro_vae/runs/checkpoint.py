@@ -91,13 +91,13 @@ def checkpoint_folder(run: Path) -> Path:
     return subfolder(run, Path(STATE).parent.name)
 
 
-def training_as_bytes(training: "Training") -> bytes:
-    """Return the content of a checkpoint: all that resuming needs."""
-    return _as_bytes(*training.state_dict())
+def state_as_bytes(state: tuple[dict[str, Tensor], dict[str, Any]]) -> bytes:
+    """Return the content of a checkpoint: what ``state_dict`` of a training gives."""
+    return _as_bytes(*state)
 
 
 def load_training(training: "Training", run: Path) -> None:
-    """Go on from the checkpoint in the run folder.
+    """Go on from the checkpoint in the run folder, which may lie in the middle of an epoch.
 
     Raises:
         FileNotFoundError: When the run folder holds no checkpoint.
