@@ -6,6 +6,7 @@ import importlib
 import io
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -541,6 +542,28 @@ def test_over_fitting_is_stopped_or_else_said_and_stored(tmp_path, monkeypatch, 
     (warning,) = summaries[1]["warnings"]
     assert warning.startswith("over-fitting")
     assert f"warning     {warning}" in overfitted
+
+
+def test_a_single_classified_example_has_no_standard_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = np.column_stack([np.random.default_rng(0).random((12, 3)), np.arange(12) % 2])
+    np.savetxt("few.csv", table, delimiter=",", header="a,b,c,y", comments="")
+    train("--data", "few.csv", "--likelihood", "Gaussian", *QUICK, "--condition", "y", "--run", "run")
+    capsys.readouterr()
+    for name in ("classify", "evaluate"):
+        importlib.import_module(f"pyro_vae.commands.{name}").main(["run", "--num_samples", "30"])
+        assert "±" not in capsys.readouterr().out
+    for path in ("classify/classes.json", "evaluation-classes.json"):
+        found = json.loads((tmp_path / "run" / path).read_text(), parse_constant=pytest.fail)
+        assert found["log_joint_se"] is found["classification"]["accuracy_se"] is None
+
+
+def test_figures_that_are_not_finite_are_null_in_the_summary(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "summarize", lambda *_: {"test_elbo": -math.inf, "warnings": [], "nested": [math.nan]})
+    monkeypatch.setattr("pyro_vae.commands.train._conclude", lambda *_: None)
+    train(*QUICK, "--run", tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["test_elbo"] is summary["nested"][0] is None
 
 
 @pytest.mark.parametrize("rows", [4, 12])

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
-from pyro_vae.machine.files import write_files
+from pyro_vae.machine.files import as_json, write_files
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
@@ -45,7 +44,7 @@ class Results:
         summaries: dict[str, bytes | str] = {}
         for name, content in files.items():
             if isinstance(content, Mapping):
-                summaries[name] = json.dumps(content, indent=2) + "\n"
+                summaries[name] = as_json(content)
             else:
                 data[name] = content
         earlier = [f"{self.name}.{kind}" for kind in KINDS if f"{self.name}.{kind}" not in data]
@@ -209,10 +208,3 @@ def with_error(value: float, se: float | None, digits: int = 2) -> str:
     """
     error = f" ± {se:.{digits}f}" if se is not None and math.isfinite(se) else ""
     return f"{value:.{digits}f}{error}"
-
-
-def finite(value: Any) -> Any:
-    """Replace what JSON can't hold by None."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

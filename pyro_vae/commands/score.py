@@ -22,11 +22,12 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, finite, to_csv, with_error
+from pyro_vae.commands.outputs import Results, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, score
+from pyro_vae.machine.files import finite
 from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples, read_examples

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import from_first, is_first
-from pyro_vae.machine.files import remove_leftovers, write_file, write_files
+from pyro_vae.machine.files import as_json, remove_leftovers, write_file, write_files
 from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
@@ -140,7 +139,7 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     save(vae, run)
     with own_seed(training.options.seed, device=training.device):
         summary = facts | summarize(vae, dataset, training)
-        write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_file(run / SUMMARY, as_json(summary))
         with beside_the_figures(*(run / name for name in PICTURES)):
             pictures(run, vae, dataset, training)
     return summary
