@@ -23,6 +23,7 @@ from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
+from pyro_vae.runs.folder import results as earlier
 from pyro_vae.runs.opening import read_like, run_data
 from pyro_vae.vae import VAE
 
@@ -247,9 +248,9 @@ def write(
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
     files["diagnostics.csv"] = to_csv(_by_example(task, filled, scored))
-    # There may be more tables of an earlier call than this one leaves.
-    tables_before = [*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"]
-    results.write(files, tables_before if (results.folder / "completed.npz").exists() else [])
+    results.write(
+        files, earlier(results.folder, NAME)
+    )  # there may be more tables of a call before than this one leaves
 
 
 def _by_example(task: Task, filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
 from pyro_vae.machine.files import as_json, write_files
 from pyro_vae.runs.files import beside_the_figures
+from pyro_vae.runs.folder import is_result
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 
@@ -27,10 +28,11 @@ class Results:
         folder: Where; made when there is something to put there.
         name: Of the main files, NAME.csv, NAME.png ….
         what: What to call the folder.
+        check: What to do before they are written, such as to refuse them.
     """
 
-    def __init__(self, folder: Path, name: str, what: str = "results"):
-        self.folder, self.name, self.what = folder, name, what
+    def __init__(self, folder: Path, name: str, what: str = "results", check: Callable[[], None] | None = None):
+        self.folder, self.name, self.what, self.check = folder, name, what, check
         self.names: list[str] = []  # of what was written
 
     def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]], outdated: Iterable[Path] = ()) -> "Results":
@@ -39,6 +41,8 @@ class Results:
         They take the place of what an earlier call left under the same name, and of what else is ``outdated``, once all
         are safe on the disk. A summary goes first and comes last: where it is, it belongs to the others.
         """
+        if self.check is not None:
+            self.check()
         self.folder.mkdir(parents=True, exist_ok=True)
         data: dict[str, bytes | str] = {}
         summaries: dict[str, bytes | str] = {}
@@ -47,7 +51,7 @@ class Results:
                 summaries[name] = as_json(content)
             else:
                 data[name] = content
-        earlier = [f"{self.name}.{kind}" for kind in KINDS if f"{self.name}.{kind}" not in data]
+        earlier = [name for kind in KINDS if is_result(name := f"{self.name}.{kind}") and name not in data]
         new = {self.folder / name: content for name, content in (data | summaries).items()}
         write_files(new, [*(self.folder / name for name in earlier), *outdated])
         self.names += [path.name for path in new]

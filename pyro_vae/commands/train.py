@@ -1,5 +1,6 @@
 """Train a VAE from the command line: ``python -m pyro_vae.train``."""
 
+import contextlib
 import datetime
 import itertools
 import os
@@ -28,7 +29,7 @@ from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
 from pyro_vae.machine.files import named, subfolder
 from pyro_vae.runs import folder, keeping
-from pyro_vae.runs.checkpoint import STATE, load_training
+from pyro_vae.runs.checkpoint import load_training
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
 from pyro_vae.training.progress import TrainingProgress
@@ -174,17 +175,13 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Train, and leave a run folder; where ``torchrun`` has started several processes, the first of them leaves it."""
-    with joined():
+    with joined(), contextlib.ExitStack() as stack:
         with as_one():
             config = parse(argv)
-            name = Path(config.data).stem
-            run = named(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-            if config.resume is None:
-                folder.check_new(run, config.overwrite)
+            run = stack.enter_context(_run_folder(config)) if is_first() else Path(config.resume or "")
             log = _logger(config.log if is_first() else None, run)
             dataset, vae, training = prepare(config)
-            resumed = config.resume is not None and (run / STATE).exists()
-            if resumed:
+            if config.resume is not None and (run / folder.STATE).exists():
                 _load(training, run)
         run = from_first(run)
         replaces = config.overwrite and (run / folder.CONFIG).exists()
@@ -206,6 +203,15 @@ def main(argv: list[str] | None = None) -> None:
             if training.not_compiled:
                 print(f"compiled    no, since {training.not_compiled}")
             _conclude(run, vae, dataset, summary)
+
+
+def _run_folder(config: Namespace) -> contextlib.AbstractContextManager[Path]:
+    """Have the run folder, as the options name it, for this training alone."""
+    if config.resume is not None:
+        return folder.resumed(named(config.resume))
+    if config.run is not None:
+        return folder.created(named(config.run), config.overwrite)
+    return folder.created_beside(Path(f"runs/{Path(config.data).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"))
 
 
 def _load(training: Training, run: Path) -> None:
@@ -236,7 +242,7 @@ def _train(training: Training, checkpoints: keeping.Checkpoints, is_density: boo
     except ArithmeticError as error:
         if not is_first():  # all processes meet it in the same step
             raise SystemExit(1) from error
-        state = checkpoints.run / STATE
+        state = checkpoints.run / folder.STATE
         kept = (
             f"the last good checkpoint is in {state}"
             if checkpoints.epoch or checkpoints.step
@@ -325,7 +331,7 @@ def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError('log: tensorboard isn\'t installed; install "pyro-vae[tensorboard]"') from error
-    path = subfolder(run, "tensorboard")
+    path = subfolder(run, folder.LOG)
     writer = None
 
     def log(row: Row) -> None:

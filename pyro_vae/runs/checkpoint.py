@@ -14,13 +14,11 @@ from torch import Tensor
 from pyro_vae.build import build
 from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.machine.reading import check_file
+from pyro_vae.runs.folder import CONFIG, MODEL, STATE
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
     from pyro_vae.training.loop import Training
-
-MODEL = "model.safetensors"
-STATE = "checkpoint/state.safetensors"
 
 
 def save(vae: VAE, path: str | os.PathLike) -> None:
@@ -64,8 +62,8 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
     """
     path = Path(path)
     if path.is_dir() and not (path / MODEL).exists():
-        go_on = f"its training isn't finished, go on with --resume {shlex.quote(str(path))}"
-        why = go_on if (path / STATE).exists() else "it is no run folder"
+        go_on = f"its training isn't finished; wait for it, or go on with --resume {shlex.quote(str(path))}"
+        why = go_on if (path / CONFIG).exists() else "it is no run folder"
         raise FileNotFoundError(f"{path} holds no {MODEL}: {why}")
     path = path / MODEL if path.is_dir() else path
     config, shapes = _read_header(path)
@@ -80,6 +78,15 @@ def load(path: str | os.PathLike, vae: VAE | None = None) -> VAE:
         vae.to(dtypes.pop())
     vae.load_state_dict(tensors)
     return vae.eval()
+
+
+def identity(run: Path) -> tuple[int, ...]:
+    """Return what tells the model file of a run from any that takes its place; nothing where there is none."""
+    try:
+        status = (run / MODEL).stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def checkpoint_folder(run: Path) -> Path:

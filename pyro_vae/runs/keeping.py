@@ -1,5 +1,6 @@
 """Keeping a training in its run folder: its state while it goes on, and in the end its model, figures and pictures."""
 
+import contextlib
 import csv
 import io
 import time
@@ -21,9 +22,9 @@ from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.runs.checkpoint import MODEL, STATE, checkpoint_folder, save, state_as_bytes
+from pyro_vae.runs.checkpoint import checkpoint_folder, save, state_as_bytes
 from pyro_vae.runs.files import beside_the_figures
-from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
+from pyro_vae.runs.folder import CONFIG, LOG, METRICS, PICTURES, RESULTS, STATE, SUMMARY, made_of_model
 from pyro_vae.training.loop import Training
 from pyro_vae.vae import VAE
 
@@ -39,7 +40,7 @@ class Checkpoints:
     """Keeps a training's checkpoint and metrics up to date: after an epoch, and in a long one within it.
 
     What is in the run folder stays until the first checkpoint takes its place: the results of a shorter training, or
-    the whole of the run that this one replaces.
+    the whole of the run that this one replaces. What is not the program's own stays in any case.
 
     Args:
         run: The run folder.
@@ -70,6 +71,7 @@ class Checkpoints:
         self.last = time.monotonic()
         self.epoch, self.step = _place(training)
         self._is_first = True
+        self._log = [*(run / LOG).glob("events.out.tfevents.*")] if replaces else []
         self._calls, self._looked, self._wait = 0, self.last, 1
 
     def begin(self) -> None:
@@ -111,9 +113,12 @@ class Checkpoints:
         state: dict[Path, bytes | str] = {self.run / STATE: state_as_bytes(content)}
         # A configuration may be without a checkpoint, or with one of fewer epochs, but with no other run's.
         config = {self.run / CONFIG: self.config} if self.replaces else {}
-        outdated = _results(self.run) if self._is_first else []
-        outdated += [self.run / name for name in (STATE, METRICS) if config]
+        outdated = made_of_model(self.run) if self._is_first else []
+        outdated += [*self._log, self.run / METRICS, self.run / STATE] if self.replaces else []
         write_files(config | state | self._metrics(), outdated)
+        for name in RESULTS if self._is_first else ():
+            with contextlib.suppress(OSError):  # it holds files of the user's, or there is none
+                (self.run / name).rmdir()
         self._is_first = self.replaces = False
         self.last = time.monotonic()
         self.epoch, self.step = _place(self.training)
@@ -125,12 +130,6 @@ class Checkpoints:
 def _place(training: Training) -> tuple[int, int]:
     """Return the last epoch that was finished, and the last step of the one after it."""
     return training.epoch, training.under_way.step if training.under_way else 0
-
-
-def _results(run: Path) -> list[Path]:
-    """Return what the end of a training leaves, and what commands make of it in the run folder."""
-    evaluations = [path for kind in ("json", "csv", "nc", "png") for path in run.glob(f"evaluation*.{kind}")]
-    return [*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *evaluations]
 
 
 def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
