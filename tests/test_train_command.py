@@ -256,8 +256,63 @@ def test_data_that_changed_are_refused(tmp_path, capsys):
     np.save(tmp_path / "images.npy", x)
     train("--data", tmp_path / "images.npy", *QUICK, "--run", tmp_path / "run")
     np.save(tmp_path / "images.npy", x[:-5])
+    assert "has changed (train) since" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "3")
+    with pytest.raises(ValueError, match=r"has changed \(train\) since"):
+        run_data(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()  # as of a run that is not finished
     assert "training data are not those" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "3")
-    with pytest.raises(ValueError, match="has changed since"):
+
+
+PARTS_OF_DATA = {
+    "train": "x_train", "validation": "x_train", "test": "x_test",
+    "train labels": "y_train", "validation labels": "y_train", "test labels": "y_test",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "conditional"),
+    [
+        *itertools.product(PARTS_OF_DATA, [[], ["--condition", "label"]]),
+        # Of most others, the labels are forgotten.
+        *itertools.product(
+            ["train", "validation", "test", "test labels"], [["--condition", "label", "--num_labels", "20"]]
+        ),
+    ],
+    ids=str,
+)
+def test_a_change_of_any_part_of_the_data_is_said(part, conditional, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{split}": rng.random((size, 6)).astype(np.float32) for split, size in (("train", 100), ("test", 20))}
+    arrays |= {f"y_{split}": np.arange(size) % 3 for split, size in (("train", 100), ("test", 20))}
+    path, run = tmp_path / "data.npz", tmp_path / "run"
+    np.savez(path, **arrays)
+    train("--data", path, "--likelihood", "Gaussian", *QUICK, *conditional, "--run", run)
+    assert len(run_data(run).train) == 90  # the same
+    split = part.split()[0]
+    some = getattr(pyro_vae.data.load(str(path), pixels="raw"), split)[0].numpy()
+    row = int((arrays[PARTS_OF_DATA[split]] == some).all(1).argmax())
+    if "labels" in part:
+        arrays[PARTS_OF_DATA[part]][row] += 1
+    else:
+        arrays[PARTS_OF_DATA[part]][row, 0] += 0.01
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=rf"has changed \({part}\) since .* was trained on it"):
+        run_data(run)
+    assert f"has changed ({part}) since" in refused(capsys, "--resume", run, "--epochs", "3")
+
+
+def test_a_run_with_the_fingerprint_of_earlier_versions_opens(tmp_path, capsys):
+    x = np.random.default_rng(0).random((300, 5)).astype(np.float32)
+    np.save(tmp_path / "table.npy", x)
+    train("--data", tmp_path / "table.npy", "--likelihood", "Gaussian", *QUICK, "--run", tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary["data_fingerprint"] = summary["data_fingerprint"]["train"]
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    first = run_data(tmp_path / "run").train[0]
+    changed = x.copy()
+    changed[(x == first.numpy()).all(1).argmax()] += 1
+    np.save(tmp_path / "table.npy", changed)
+    with pytest.raises(ValueError, match="has changed"):
         run_data(tmp_path / "run")
 
 

@@ -100,6 +100,19 @@ def test_resuming_is_exact(options, stop):
     assert len(more) == len(rows) - stop
 
 
+def test_a_training_goes_on_with_its_own_data():
+    validation = data(50).round()
+    begun = Training(make_vae(), data(), **OPTIONS, validation=validation)
+    next(begun.run())
+    tensors, facts = begun.state_dict()
+    Training(make_vae(), data(), **OPTIONS, validation=validation).load_state_dict(tensors, facts)
+    for x, other, part in ((data() / 2, validation, "train"), (data(), 1 - validation, "validation")):
+        with pytest.raises(ValueError, match=f"not those that the checkpoint was made with: other data in {part}$"):
+            Training(make_vae(), x, **OPTIONS, validation=other).load_state_dict(tensors, facts)
+    facts["data"] = facts["data"]["train"]  # as earlier versions kept it
+    Training(make_vae(), data(), **OPTIONS, validation=1 - validation).load_state_dict(tensors, facts)
+
+
 class Left(Exception):
     """A training that is left in the middle of an epoch."""
 

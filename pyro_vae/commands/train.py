@@ -182,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
             log = _logger(config.log if is_first() else None, run)
             dataset, vae, training = prepare(config)
             if config.resume is not None and (run / folder.STATE).exists():
+                folder.check_same_data(run, dataset)
                 _load(training, run)
         run = from_first(run)
         replaces = config.overwrite and (run / folder.CONFIG).exists()

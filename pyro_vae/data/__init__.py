@@ -12,8 +12,8 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
-from pyro_vae.data.source import Source
+from pyro_vae.data.labels import count_classes, keep_few, take_labels
+from pyro_vae.data.source import Source, fingerprint
 from pyro_vae.machine.reading import check_file
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
@@ -55,6 +55,17 @@ class Data(ShowsShapes):
     labels: dict[str, Tensor] | None
     columns: tuple[str, ...] | None
     num_classes: int | None = None
+
+    def fingerprints(self, num_labels: int | None = None) -> dict[str, str]:
+        """Return what tells all of these data, by the name of each part, from others.
+
+        Args:
+            num_labels: Of the data as they are with so many labels alone, as :func:`load` takes it.
+        """
+        found = {split: fingerprint(getattr(self, split)) for split in ("train", "validation", "test")}
+        labels = self.labels or {}
+        labels = keep_few(labels, num_labels) if labels and num_labels is not None else labels
+        return found | {f"{split} labels": fingerprint(y) for split, y in labels.items()}
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
@@ -155,8 +166,7 @@ def load(
             raise ValueError(f"condition={condition!r}: expected labels of the test data too, y_test; add them")
         num_classes = count_classes(condition, torch.cat([*labels.values()]))
         if num_labels is not None:
-            unknown = torch.full_like(labels["validation"], UNKNOWN)
-            labels = labels | {"train": keep_labels(labels["train"], num_labels), "validation": unknown}
+            labels = keep_few(labels, num_labels)
     return Data(
         name=data,
         train=train,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyro_vae.data import Data
-from pyro_vae.data.source import fingerprint
+from pyro_vae.data.source import difference
 from pyro_vae.machine.lock import taken
 from pyro_vae.machine.reading import read_json, read_yaml
 
@@ -196,8 +196,13 @@ def made_of_model(run: Path) -> list[Path]:
     return [*(run / name for name in (SUMMARY, MODEL, *PICTURES)), *page, *evaluations(run), *own]
 
 
-def check_same_data(run: Path, dataset: Data) -> None:
-    """Refuse data that changed since the run was trained on them: its splits would be others.
+def check_same_data(run: Path, dataset: Data, num_labels: int | None = None) -> None:
+    """Refuse data that changed since the run was trained and tested on them: figures would be of others.
+
+    Args:
+        run: The run folder.
+        dataset: The data.
+        num_labels: How many labels the run has kept, where it has not kept all that the data have.
 
     Raises:
         ValueError: Naming the data.
@@ -205,5 +210,5 @@ def check_same_data(run: Path, dataset: Data) -> None:
     if not (run / SUMMARY).exists():
         return
     known = read_json(run / SUMMARY).get("data_fingerprint")
-    if known is not None and known != fingerprint(dataset.train):
-        raise ValueError(f"data: {dataset.name} has changed since {run} was trained on it; train again")
+    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints(num_labels))):
+        raise ValueError(f"data: {dataset.name} has changed ({part}) since {run} was trained on it; train again")

@@ -167,7 +167,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
         "units": "nats per example",
         "protocol": _protocol(vae, test_data),
         "is_density": vae.likelihood.is_density,
-        "data_fingerprint": training.fingerprint,
+        "data_fingerprint": dataset.fingerprints(),
         "seconds": seconds,
         "examples_per_second": len(training.data.x) * training.epoch / seconds,
         "device": str(training.device),

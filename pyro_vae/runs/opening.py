@@ -86,7 +86,7 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
     except KeyError as error:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
     dataset = data.load(**options)
-    check_same_data(Path(run), dataset)
+    check_same_data(Path(run), dataset, config.get("num_labels"))
     if label is None:
         return dataset
     dataset = dataset.of_class(label)

@@ -163,9 +163,12 @@ class Training:
         return math.ceil(len(self.data) / self.batch_size)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """What tells these training data from others."""
-        return fingerprint(self.data.x)
+    def fingerprints(self) -> dict[str, str]:
+        """What tells the data that this is trained on from others, by name."""
+        data = self.data
+        found = {"train": data.x, "train labels": data.y, "validation": data.validation}
+        found["validation labels"] = data.validation_y
+        return {name: fingerprint(values) for name, values in found.items() if values is not None}
 
     @property
     def not_compiled(self) -> str:

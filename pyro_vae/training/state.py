@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.source import difference
 from pyro_vae.machine.devices import random_states
 from pyro_vae.training.epoch import Epoch
 
@@ -31,7 +32,7 @@ def state_of(training: "Training") -> tuple[Tensors, dict[str, Any]]:
         tensors |= {"epoch/order": under_way.order} | {f"random/{kind}": state for kind, state in random.items()}
         within = {"step": under_way.step, "total": under_way.total, "seconds": under_way.seconds}
     return tensors, {
-        "data": training.fingerprint,
+        "data": training.fingerprints,
         "options": asdict(training.options),
         "epoch": training.epoch,
         "within": within,
@@ -48,8 +49,8 @@ def restore(training: "Training", tensors: Tensors, facts: dict[str, Any]) -> No
     Raises:
         ValueError: When it belongs to other data, to other options or to another model.
     """
-    if facts["data"] != training.fingerprint:
-        raise ValueError("the training data are not those that the checkpoint was made with")
+    if part := difference(facts["data"], training.fingerprints):
+        raise ValueError(f"the training data are not those that the checkpoint was made with: other data in {part}")
     training.options.check_goes_on(facts.get("options", {}))
     groups: dict[str, Tensors] = {"weights": {}, "adam": {}, "average": {}, "best": {}, "epoch": {}, "random": {}}
     for key, tensor in tensors.items():
