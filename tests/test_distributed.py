@@ -1,6 +1,7 @@
 """Several processes: the gradient of the whole batch, equal weights, one voice, and an end together."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 
 import pyro_vae
 from pyro_vae.base import Encoder
@@ -86,6 +88,31 @@ def train_with_noise():
     return rows, noise[2:], weights(vae)  # the first two: for a look at the data, and for the starting values
 
 
+class Left(Exception):
+    """A training that is left in the middle of an epoch."""
+
+
+def leave_within_an_epoch():
+    """The weights of a training, and of one that is left after two of the five steps of an epoch, and taken up."""
+
+    def training():
+        return Training(make_vae(pyro_vae.encoders.DiagonalNormal), data(100), epochs=3, batch_size=20)
+
+    def leave(step, *_):
+        if (broken.epoch, step) == (1, 2):
+            state.append(copy.deepcopy(broken.state_dict()))
+            raise Left
+
+    whole, broken, resumed = training(), training(), training()
+    state = []
+    list(whole.run())
+    with pytest.raises(Left):
+        list(broken.run(leave))
+    resumed.load_state_dict(*state[0])
+    list(resumed.run())
+    return weights(whole.vae), weights(resumed.vae)
+
+
 def meet_a_broken_datum():
     def draw(x):
         broken = x.clone()
@@ -106,7 +133,8 @@ def part(rank, folder):
     """What each of two processes does."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save([train_without_noise(), train_with_noise(), meet_a_broken_datum()], folder / f"{rank}.pt")
+    results = [train_without_noise(), train_with_noise(), meet_a_broken_datum(), leave_within_an_epoch()]
+    torch.save(results, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -163,6 +191,25 @@ def test_all_stop_at_a_loss_that_is_not_finite_and_know_why(two):
     assert "the batch holds values that are not finite" in two[0][2]
 
 
+def test_an_epoch_is_taken_up_in_its_middle_by_as_many_processes_exactly(two):
+    (whole, resumed), others = two[0][3], two[1][3]
+    for weights in (resumed, *others):
+        assert torch.equal(weights, whole)
+
+
+def test_an_epoch_is_taken_up_in_its_middle_by_another_number_of_processes():
+    broken = Training(make_vae(pyro_vae.encoders.DiagonalNormal), data(100), epochs=3, batch_size=20)
+    states = []
+    next(broken.run(lambda *_: states.append(copy.deepcopy(broken.state_dict()))))
+    tensors, facts = states[1]
+    tensors["random/cpu"] = tensors["random/cpu"].repeat(2, 1)  # as of two
+    resumed = Training(make_vae(pyro_vae.encoders.DiagonalNormal), data(100), epochs=3, batch_size=20)
+    resumed.load_state_dict(tensors, facts)
+    steps = []
+    list(resumed.run(lambda step, *_: steps.append(step)))
+    assert steps == [3, 4, 5, *range(1, 6), *range(1, 6)]
+
+
 def command(main, arguments):
     """Run a command; return its exit status and what it prints."""
     out, err = io.StringIO(), io.StringIO()
@@ -202,6 +249,7 @@ def commands(rank, ports, run):
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # as torchrun says it
     }
     keeping.Checkpoints.update = lambda self, now: UPDATE(self, now=True)  # each epoch
+    keeping.Checkpoints.__init__.__kwdefaults__["within"] = 0.0  # and each step
     ports = iter(ports)
 
     def started(*arguments, main=train.main):
@@ -302,6 +350,11 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(asked, capsys):
     assert first["told"][::2] == [1, f"error: another process ended; {go_on}/told\n"]
     assert second["told"][0] == 1
     assert second["told"][2].startswith("error: told to end")
+    for name in ("told", "killed"):
+        with safe_open(run / name / "checkpoint" / "state.safetensors", "pt") as file:
+            facts = json.loads(file.metadata()["pyro_vae"])
+            assert (facts["epoch"], facts["within"]["step"]) == (2, 4)
+            assert file.get_slice("random/cpu").get_shape()[0] == 2
     train.main(["--resume", str(run / "killed")])
     assert "epoch 3/4" in capsys.readouterr().out
     assert yaml.safe_load((run / "killed" / "summary.json").read_text())["epochs"] == 4

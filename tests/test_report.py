@@ -170,7 +170,9 @@ def test_yaml_is_not_grown_and_is_cut(tmp_path):
 def test_bad_input(run, capsys, tmp_path):
     assert "doesn't exist" in refused(capsys, tmp_path / "nothing")
     (tmp_path / "page.html").write_text("mine")
-    assert "--overwrite" in refused(capsys, run, "--out", tmp_path / "page.html")
+    for overwrite in ([], ["--overwrite"]):
+        assert "is no page of this program" in refused(capsys, run, "--out", tmp_path / "page.html", *overwrite)
+        assert "is no page of this program" in refused(capsys, run, "--out", "/dev/null", *overwrite)
     assert (tmp_path / "page.html").read_text() == "mine"
     assert "name a file" in refused(capsys, run, "--out", tmp_path)
     for name, broken in (
@@ -188,9 +190,10 @@ def test_bad_input(run, capsys, tmp_path):
     assert "metrics.csv" in refused(capsys, run, "--no_check")
 
 
-def test_overwriting(run):
+def test_overwriting(run, capsys):
     main([str(run), "--no_check"])
     before = (run / "report.html").read_text()
+    assert "--overwrite" in refused(capsys, run)
     main([str(run), "--no_check", "--overwrite", "--seed", "1"])
     assert (run / "report.html").read_text() != before
 

@@ -201,7 +201,7 @@ def test_bad_input_is_refused(run, tmp_path, capsys):
         (["--anomalies", tmp_path / "few.npy"], "it holds 3 values"),
         (["--anomalies", tmp_path / "objects.npy"], "expected a .npy file of numbers"),
         (["--anomalies", tmp_path / "nowhere.npy"], "doesn't exist"),
-        (["--out", tmp_path / "full"], "--overwrite"),
+        (["--out", tmp_path / "full"], "holds other files, and no results of score"),
         (["--data", tmp_path / "nowhere.npz"], "no such file"),
     ):
         with pytest.raises(SystemExit) as exit:

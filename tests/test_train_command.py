@@ -4,9 +4,13 @@ import contextlib
 import csv
 import importlib
 import io
+import itertools
 import json
+import math
+import os
 import random
 import re
+import signal
 import sys
 import time
 import types
@@ -18,6 +22,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import pyro_vae
@@ -165,6 +170,44 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, tmp_path):
         assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+def killed_within_an_epoch(arguments, number):
+    """Train with a checkpoint after every step, but none between epochs, until the process is killed in a step."""
+    keeping.Checkpoints.update = lambda self, now: None
+    keeping.Checkpoints.__init__.__kwdefaults__["within"] = 0.0
+    count = itertools.count(1)
+
+    def step(svi, *batch, step=pyro.infer.SVI.step, **options):
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(svi, *batch, **options)
+
+    pyro.infer.SVI.step = step
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(*arguments)
+
+
+def test_a_training_that_is_killed_within_an_epoch_goes_on_from_there(tmp_path):
+    options = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2", "--batch_size", "20"]  # 50 steps each
+    train(*options, "--run", tmp_path / "whole")
+    run, places = tmp_path / "broken", []
+    for number, arguments in ((31, [*options, "--run", run]), (40, ["--resume", run])):
+        process = CONTEXT.Process(target=killed_within_an_epoch, args=(arguments, number))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        with safe_open(run / "checkpoint" / "state.safetensors", "pt") as file:
+            facts = json.loads(file.metadata()["pyro_vae"])
+        places.append((facts["epoch"], facts["within"]["step"]))
+    assert places == [(0, 30), (1, 19)]
+    train("--resume", run)
+    for name in ("model.safetensors", "checkpoint/state.safetensors"):
+        whole, broken = (load_file(tmp_path / which / name) for which in ("whole", "broken"))
+        assert whole.keys() == broken.keys()
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    metrics = [(path / "metrics.csv").read_text().splitlines() for path in (tmp_path / "whole", run)]
+    assert len({str([row.split(",")[:5] for row in rows]) for rows in metrics}) == 1
+
+
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, capsys):
     train(*QUICK, "--epochs", "6", "--run", tmp_path / "whole")
     steps = 0
@@ -191,7 +234,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, mo
 
 def test_a_longer_training_leaves_no_results_of_the_shorter_one(tmp_path, monkeypatch):
     train(*QUICK, "--run", tmp_path)
-    (tmp_path / "evaluation.json").write_text("{}")
+    importlib.import_module("pyro_vae.commands.evaluate").main([str(tmp_path), "--num_samples", "5"])
     with monkeypatch.context() as patch:
         patch.setattr(keeping, "finish", lambda *args: sys.exit(9))  # as if killed before the results are written
         with pytest.raises(SystemExit):
@@ -214,8 +257,63 @@ def test_data_that_changed_are_refused(tmp_path, capsys):
     np.save(tmp_path / "images.npy", x)
     train("--data", tmp_path / "images.npy", *QUICK, "--run", tmp_path / "run")
     np.save(tmp_path / "images.npy", x[:-5])
+    assert "has changed (train) since" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "3")
+    with pytest.raises(ValueError, match=r"has changed \(train\) since"):
+        run_data(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()  # as of a run that is not finished
     assert "training data are not those" in refused(capsys, "--resume", tmp_path / "run", "--epochs", "3")
-    with pytest.raises(ValueError, match="has changed since"):
+
+
+PARTS_OF_DATA = {
+    "train": "x_train", "validation": "x_train", "test": "x_test",
+    "train labels": "y_train", "validation labels": "y_train", "test labels": "y_test",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "conditional"),
+    [
+        *itertools.product(PARTS_OF_DATA, [[], ["--condition", "label"]]),
+        # Of most others, the labels are forgotten.
+        *itertools.product(
+            ["train", "validation", "test", "test labels"], [["--condition", "label", "--num_labels", "20"]]
+        ),
+    ],
+    ids=str,
+)
+def test_a_change_of_any_part_of_the_data_is_said(part, conditional, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{split}": rng.random((size, 6)).astype(np.float32) for split, size in (("train", 100), ("test", 20))}
+    arrays |= {f"y_{split}": np.arange(size) % 3 for split, size in (("train", 100), ("test", 20))}
+    path, run = tmp_path / "data.npz", tmp_path / "run"
+    np.savez(path, **arrays)
+    train("--data", path, "--likelihood", "Gaussian", *QUICK, *conditional, "--run", run)
+    assert len(run_data(run).train) == 90  # the same
+    split = part.split()[0]
+    some = getattr(pyro_vae.data.load(str(path), pixels="raw"), split)[0].numpy()
+    row = int((arrays[PARTS_OF_DATA[split]] == some).all(1).argmax())
+    if "labels" in part:
+        arrays[PARTS_OF_DATA[part]][row] += 1
+    else:
+        arrays[PARTS_OF_DATA[part]][row, 0] += 0.01
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=rf"has changed \({part}\) since .* was trained on it"):
+        run_data(run)
+    assert f"has changed ({part}) since" in refused(capsys, "--resume", run, "--epochs", "3")
+
+
+def test_a_run_with_the_fingerprint_of_earlier_versions_opens(tmp_path, capsys):
+    x = np.random.default_rng(0).random((300, 5)).astype(np.float32)
+    np.save(tmp_path / "table.npy", x)
+    train("--data", tmp_path / "table.npy", "--likelihood", "Gaussian", *QUICK, "--run", tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary["data_fingerprint"] = summary["data_fingerprint"]["train"]
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    first = run_data(tmp_path / "run").train[0]
+    changed = x.copy()
+    changed[(x == first.numpy()).all(1).argmax()] += 1
+    np.save(tmp_path / "table.npy", changed)
+    with pytest.raises(ValueError, match="has changed"):
         run_data(tmp_path / "run")
 
 
@@ -501,6 +599,28 @@ def test_over_fitting_is_stopped_or_else_said_and_stored(tmp_path, monkeypatch, 
     (warning,) = summaries[1]["warnings"]
     assert warning.startswith("over-fitting")
     assert f"warning     {warning}" in overfitted
+
+
+def test_a_single_classified_example_has_no_standard_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = np.column_stack([np.random.default_rng(0).random((12, 3)), np.arange(12) % 2])
+    np.savetxt("few.csv", table, delimiter=",", header="a,b,c,y", comments="")
+    train("--data", "few.csv", "--likelihood", "Gaussian", *QUICK, "--condition", "y", "--run", "run")
+    capsys.readouterr()
+    for name in ("classify", "evaluate"):
+        importlib.import_module(f"pyro_vae.commands.{name}").main(["run", "--num_samples", "30"])
+        assert "±" not in capsys.readouterr().out
+    for path in ("classify/classes.json", "evaluation-classes.json"):
+        found = json.loads((tmp_path / "run" / path).read_text(), parse_constant=pytest.fail)
+        assert found["log_joint_se"] is found["classification"]["accuracy_se"] is None
+
+
+def test_figures_that_are_not_finite_are_null_in_the_summary(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "summarize", lambda *_: {"test_elbo": -math.inf, "warnings": [], "nested": [math.nan]})
+    monkeypatch.setattr("pyro_vae.commands.train._conclude", lambda *_: None)
+    train(*QUICK, "--run", tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["test_elbo"] is summary["nested"][0] is None
 
 
 @pytest.mark.parametrize("rows", [4, 12])

@@ -19,6 +19,7 @@ from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_ter
 from pyro_vae.training import NonFiniteLoss, Options, Training
 from pyro_vae.training.loss import Loss
 from pyro_vae.training.optim import FusedOptim
+from pyro_vae.training.progress import TrainingProgress
 
 
 def data(rows=100):
@@ -98,6 +99,80 @@ def test_resuming_is_exact(options, stop):
     assert torch.equal(weights(whole.vae), weights(resumed.vae))
     assert [row["elbo"] for row in rows] == [row["elbo"] for row in resumed.history]
     assert len(more) == len(rows) - stop
+
+
+def test_a_training_goes_on_with_its_own_data():
+    validation = data(50).round()
+    begun = Training(make_vae(), data(), **OPTIONS, validation=validation)
+    next(begun.run())
+    tensors, facts = begun.state_dict()
+    Training(make_vae(), data(), **OPTIONS, validation=validation).load_state_dict(tensors, facts)
+    for x, other, part in ((data() / 2, validation, "train"), (data(), 1 - validation, "validation")):
+        with pytest.raises(ValueError, match=f"not those that the checkpoint was made with: other data in {part}$"):
+            Training(make_vae(), x, **OPTIONS, validation=other).load_state_dict(tensors, facts)
+    facts["data"] = facts["data"]["train"]  # as earlier versions kept it
+    Training(make_vae(), data(), **OPTIONS, validation=1 - validation).load_state_dict(tensors, facts)
+
+
+class Left(Exception):
+    """A training that is left in the middle of an epoch."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema_decay": 0.9, "lr_schedule": "cosine", "compile": "off"},
+        {"patience": 2, "clip_norm": 1.0},
+        {"objective": {"warmup_epochs": 2.5, "steps_per_epoch": 4}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", [(0, 1), (0, 3), (2, 2)], ids=str)
+def test_resuming_within_an_epoch_is_exact(options, place):
+    def training(seed=0):
+        own = {"objective": KLWeightedELBO(**options["objective"])} if "objective" in options else {}
+        return Training(make_vae(seed), data(), **(OPTIONS | options | {"validation": data(50).round()} | own))
+
+    whole = training()
+    rows = list(whole.run())
+    broken = training()
+    state = []
+
+    def leave(step, steps, loss):
+        assert steps == 4
+        if (broken.epoch, step) == place:
+            state.append(copy.deepcopy(broken.state_dict()))
+        elif state:
+            raise Left
+
+    with pytest.raises(Left):
+        list(broken.run(leave))
+    resumed = training(7)
+    resumed.load_state_dict(*state[0])
+    resumed.load_state_dict(*copy.deepcopy(resumed.state_dict()))  # before it goes on, nothing has changed
+    steps = []
+    more = list(resumed.run(lambda step, *_: steps.append(step)))
+    assert steps[: 4 - place[1]] == list(range(place[1] + 1, 5))
+    assert len(more) == len(rows) - place[0]
+    assert torch.equal(weights(whole.vae), weights(resumed.vae))
+    assert [[row["elbo"], row["loss"]] for row in rows] == [[row["elbo"], row["loss"]] for row in resumed.history]
+
+
+@pytest.mark.parametrize("damage", ["order", "step", "random"])
+def test_a_state_within_an_epoch_of_another_training_is_refused(damage):
+    training = Training(make_vae(), data(), **OPTIONS)
+    states = []
+    next(training.run(lambda *_: states.append(copy.deepcopy(training.state_dict()))))
+    tensors, facts = states[1]
+    if damage == "order":
+        tensors["epoch/order"][0] = tensors["epoch/order"][1]
+    elif damage == "step":
+        facts["within"]["step"] = 4
+    else:
+        tensors["random/cpu"] = tensors["random/cpu"][:, 1:]
+    with pytest.raises(ValueError, match="the checkpoint is in no epoch of 100 data in 4 steps"):
+        Training(make_vae(), data(), **OPTIONS).load_state_dict(tensors, facts)
 
 
 def test_the_fused_optimiser_does_what_pyros_does():
@@ -416,3 +491,15 @@ def test_progress_is_shown_where_it_is_wanted(capsys):
     assert capsys.readouterr().out == ""  # no terminal
     pyro_vae.fit(make_vae(), data().round(), epochs=2, progress=True)
     assert capsys.readouterr().out.count("ELBO") == 2
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0, [1, 2, 3]), (60, [])])
+def test_off_a_terminal_a_long_epoch_shows_how_far_it_is(seconds, steps, capsys):
+    training = Training(make_vae(), data().round(), batch_size=32, epochs=1)
+    with TrainingProgress(1, show=True, seconds=seconds) as progress:
+        for row in training.run(progress.step):
+            progress.row(row)
+    *within, last = capsys.readouterr().out.splitlines()
+    assert [line.partition(", ")[0] for line in within] == [f"epoch 1/1  step {step} of 4" for step in steps]
+    assert all(line.endswith(" nats per example") for line in within)
+    assert "ELBO" in last

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,10 @@ from pyro_vae.commands.progress import progress_bar
 from pyro_vae.evidence import Proposal
 from pyro_vae.machine.devices import check_seed, resolve_device
 from pyro_vae.machine.files import named, subfolder
+from pyro_vae.machine.lock import taken
 from pyro_vae.program import Data, Program
-from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.checkpoint import identity, load
+from pyro_vae.runs.folder import check_results
 from pyro_vae.runs.opening import Examples, load_run, read_examples
 from pyro_vae.vae import VAE
 
@@ -103,7 +106,8 @@ class Opened:
         run: The run folder.
         vae: The model, on the device.
         device: Where to compute.
-        folder: The one for the results, which is not made yet.
+        folder: The one for the results.
+        model: Which one it is; see :func:`pyro_vae.runs.checkpoint.identity`.
     """
 
     args: Namespace
@@ -111,6 +115,7 @@ class Opened:
     vae: VAE
     device: torch.device
     folder: Path
+    model: tuple[int, ...]
 
     @cached_property
     def examples(self) -> Examples:
@@ -150,7 +155,16 @@ def on_run(
             args = parser().parse_args(argv)
             if check is not None:
                 check(args, parser().parse_args(argv, defaults=False))
-            work(open_run(args, name, whole=whole))
+            opened = open_run(args, name, whole=whole)
+            busy = f"--out: another process writes into {opened.folder}; wait for its end, or name another folder"
+            with taken(opened.folder, busy):
+                check_results(opened.folder, name, args.overwrite)  # again, since by now nobody else changes it
+                work(opened)
+                if identity(opened.run) != opened.model:
+                    print(
+                        f"warning: {opened.run} was trained again; these are results of the model before",
+                        file=sys.stderr,
+                    )
 
         return main
 
@@ -167,15 +181,11 @@ def open_run(args: Namespace, name: str, *, whole: bool = False) -> Opened:
     check_seed(args.seed)
     run, device = named(args.run), resolve_device(args.device)
     label = args.get("label")
+    model = identity(run)
     vae = load(run, trust=args.trust) if whole and label is None else load_run(run, label, trust=args.trust)
     folder = subfolder(run, name) if args.out is None else named(args.out)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--out: {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
-        raise FileExistsError(
-            f"--out: {folder} holds results already; replace them with --overwrite, or name another folder with --out"
-        )
-    return Opened(args, run, vae.to(device, torch.float32), device, folder)
+    check_results(folder, name, args.overwrite)
+    return Opened(args, run, vae.to(device, torch.float32), device, folder, model)
 
 
 def read_chosen(run: Path, vae: VAE, args: Namespace) -> Examples:

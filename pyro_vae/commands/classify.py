@@ -99,7 +99,7 @@ def summarize(vae: ConditionalVAE, examples: Examples, classes: Classes) -> dict
         "estimator": "importance",
     }
     for name, values in figures.items():
-        summary |= {name: values.mean().item(), f"{name}_se": standard_error(values) if len(values) > 1 else None}
+        summary |= {name: values.mean().item(), f"{name}_se": standard_error(values)}
     scores = None if y is None else score_classes(classes.log_probs, y)
     if scores is not None:
         summary["classification"] = asdict(scores)

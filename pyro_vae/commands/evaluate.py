@@ -48,8 +48,10 @@ from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.machine.devices import bfloat16_products, check_seed, precision_on, resolve_device
 from pyro_vae.machine.distributed import as_one, gathered, is_first, joined, own_share, rank
 from pyro_vae.machine.files import named, write_file
+from pyro_vae.machine.lock import LOCK, taken
 from pyro_vae.program import Program
-from pyro_vae.runs.checkpoint import load
+from pyro_vae.runs.checkpoint import identity, load
+from pyro_vae.runs.folder import check_evaluation
 from pyro_vae.runs.opening import Examples, load_run, size
 from pyro_vae.vae import VAE
 
@@ -101,19 +103,20 @@ def parser() -> Parser:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Evaluate a run, and leave the files in its folder; several processes of ``torchrun`` share the data."""
-    with joined():
+    with joined(), contextlib.ExitStack() as stack:
         with as_one():
             args = complete(parser().parse_args(argv), given=parser().parse_args(argv, defaults=False))
             check_seed(args.seed)
             run, device = named(args.run), resolve_device(args.device)
+            model = identity(run)
             whole = load(run, trust=args.trust).to(device, torch.float32)
             over_classes = isinstance(whole, ConditionalVAE) and args.label is None
             if over_classes and args.name == "evaluation":
                 args.name = "evaluation-classes"  # of other columns than the others have
-            if (run / f"{args.name}.json").exists() and not args.overwrite:
-                raise FileExistsError(
-                    f"{run / args.name}.json exists; replace it with --overwrite, or keep both with another --name"
-                )
+            if is_first():
+                busy = f"--name: another process writes {run / args.name}; wait for its end, or choose another name"
+                stack.enter_context(taken(run, busy, name=f".{args.name}{LOCK}"))
+                check_evaluation(run, args.name, args.overwrite)
             if not over_classes:
                 vae = load_run(run, args.label, trust=args.trust).to(device)
                 examples = read_chosen(run, vae, args)
@@ -124,9 +127,10 @@ def main(argv: list[str] | None = None) -> None:
                 exported = num_exported(examples.x, args.num_exported)
                 own, begin = own_share(examples.x.to(device))
             args.precision = precision_on(device, args.precision)
+        results = Results(run, args.name, "run folder", lambda: _check_same_model(run, model))
         if over_classes:
             if is_first():
-                _evaluate_classes(run, cast(ConditionalVAE, whole), args, device)
+                _evaluate_classes(results, run, cast(ConditionalVAE, whole), args, device)
             return
         _introduce(args, vae, examples, device)
         if is_first():
@@ -145,7 +149,6 @@ def main(argv: list[str] | None = None) -> None:
         facts = {"seed": args.seed, "device": str(device), "seconds": seconds}
         compared = reference(run, whole_estimate.result) if args.data else None
         summary = summarize(vae, examples, whole_estimate, compared) | facts
-        results = Results(run, args.name, "run folder")
         table = by_example(examples, whole_estimate, summary)
         results.write({f"{args.name}.csv": table, f"{args.name}.json": summary})
         show(whole_estimate, summary)
@@ -162,7 +165,13 @@ def main(argv: list[str] | None = None) -> None:
         results.conclude(lambda path: draw(path, vae, whole_estimate, bound_against_k(vae, estimate, *kept), summary))
 
 
-def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
+def _check_same_model(run: Path, model: tuple[int, ...]) -> None:
+    """Refuse to leave an evaluation in a run whose model is another one by now."""
+    if identity(run) != model:
+        raise ValueError(f"{run} was trained again in the meantime, and its model is another one; nothing was written")
+
+
+def _evaluate_classes(results: Results, run: Path, vae: ConditionalVAE, args: Namespace, device: torch.device) -> None:
     """Evaluate a conditional run for all classes: log P(X | Y), log P(X) and P(Y | X)."""
     asked = ("proposal", "quasi_random", "target_se", "target_khat", "num_exported")
     if args.estimator != "importance" or any(args[name] for name in asked):
@@ -174,7 +183,7 @@ def _evaluate_classes(run: Path, vae: ConditionalVAE, args: Namespace, device: t
     say_trained_on(run, vae, examples, args)
     facts = {"seed": args.seed, "device": str(device), "precision": args.precision}
     with bfloat16_products() if args.precision == "bfloat16" else contextlib.nullcontext():
-        classify_and_write(Results(run, args.name, "run folder"), vae, examples, args.num_samples, facts)
+        classify_and_write(results, vae, examples, args.num_samples, facts)
 
 
 def complete(args: Namespace, given: Namespace) -> Namespace:

@@ -17,11 +17,12 @@ from rich.text import Text
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.commands.outputs import finite, to_csv, with_error, without_impossible
+from pyro_vae.commands.outputs import to_csv, with_error, without_impossible
 from pyro_vae.data.pixels import TEST_SEED, VALIDATION_SEED
 from pyro_vae.evidence import Evidence, arviz, khat_threshold
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.likelihoods.bits import bits_per_dimension
+from pyro_vae.machine.files import finite
 from pyro_vae.machine.memory import largest
 from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.machine.versions import versions

@@ -35,6 +35,7 @@ from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import rows_of
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
+from pyro_vae.runs.folder import results as earlier
 from pyro_vae.runs.opening import read_like, run_data
 from pyro_vae.vae import VAE
 
@@ -309,9 +310,7 @@ def write(
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
     files["diagnostics.csv"] = to_csv(by_example(task, filled, scored))
-    # There may be more tables of an earlier call than this one leaves.
-    tables_before = [*results.folder.glob("completed-*.csv"), results.folder / "mean.csv"]
-    results.write(files, tables_before if (results.folder / "completed.npz").exists() else [])
+    results.write(files, earlier(results.folder, NAME))  # there may be more tables than this call leaves
 
 
 def fill_table(path: Path, task: Task, table: Tensor) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.result import standard_error
-from pyro_vae.machine.files import write_files
+from pyro_vae.machine.files import as_json, write_files
 from pyro_vae.machine.memory import largest
 from pyro_vae.runs.files import beside_the_figures
+from pyro_vae.runs.folder import is_result
 from pyro_vae.runs.opening import read_examples, run_data
 from pyro_vae.vae import VAE
 
@@ -31,10 +31,11 @@ class Results:
         folder: Where; made when there is something to put there.
         name: Of the main files, NAME.csv, NAME.png ….
         what: What to call the folder.
+        check: What to do before they are written, such as to refuse them.
     """
 
-    def __init__(self, folder: Path, name: str, what: str = "results"):
-        self.folder, self.name, self.what = folder, name, what
+    def __init__(self, folder: Path, name: str, what: str = "results", check: Callable[[], None] | None = None):
+        self.folder, self.name, self.what, self.check = folder, name, what, check
         self.names: list[str] = []  # of what was written
 
     def write(self, files: Mapping[str, bytes | str | Mapping[str, Any]], outdated: Iterable[Path] = ()) -> "Results":
@@ -43,15 +44,17 @@ class Results:
         They take the place of what an earlier call left under the same name, and of what else is ``outdated``, once all
         are safe on the disk. A summary goes first and comes last: where it is, it belongs to the others.
         """
+        if self.check is not None:
+            self.check()
         self.folder.mkdir(parents=True, exist_ok=True)
         data: dict[str, bytes | str] = {}
         summaries: dict[str, bytes | str] = {}
         for name, content in files.items():
             if isinstance(content, Mapping):
-                summaries[name] = json.dumps(content, indent=2) + "\n"
+                summaries[name] = as_json(content)
             else:
                 data[name] = content
-        earlier = [f"{self.name}.{kind}" for kind in KINDS if f"{self.name}.{kind}" not in data]
+        earlier = [name for kind in KINDS if is_result(name := f"{self.name}.{kind}") and name not in data]
         new = {self.folder / name: content for name, content in (data | summaries).items()}
         write_files(new, [*(self.folder / name for name in earlier), *outdated])
         self.names += [path.name for path in new]
@@ -264,10 +267,3 @@ def without_impossible(log_evidence: Tensor) -> Iterator[str]:
         rows, others = (~possible).nonzero()[:, 0].tolist(), log_evidence[possible]
         figure = with_error(others.mean().item(), standard_error(others))
         yield f"            {figure} over the others; to index {some_of(rows)} the model gives no density (-inf)"
-
-
-def finite(value: Any) -> Any:
-    """Replace what JSON can't hold by None."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from pyro_vae.commands.arguments import LABEL_HELP, TRUST
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.machine.devices import check_seed
 from pyro_vae.machine.files import named, write_file
+from pyro_vae.runs.folder import PAGE, is_page
 
 
 def parser() -> Parser:
@@ -25,9 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
     check_seed(args.seed)
-    path = named(args.run) / "report.html" if args.out is None else named(args.out)
+    path = named(args.run) / PAGE if args.out is None else named(args.out)
     if path.is_dir():
         raise IsADirectoryError(f"--out: {path} is a folder; name a file")
+    if path.exists() and not is_page(path):
+        raise FileExistsError(f"--out: {path} exists and is no page of this program; name another file with --out")
     if path.exists() and not args.overwrite:
         raise FileExistsError(f"--out: {path} exists; replace it with --overwrite, or name another file with --out")
     if not path.parent.is_dir() and args.out is not None:

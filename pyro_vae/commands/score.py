@@ -23,7 +23,7 @@ from pyro_vae.commands.arguments import (
     run_parser,
 )
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, beside, check_samples, finite, to_csv, with_error, without_impossible
+from pyro_vae.commands.outputs import Results, beside, check_samples, to_csv, with_error, without_impossible
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.commands.unseen import models_for, trained_on
 from pyro_vae.commands.unusual import Unusual, columns_csv, look_at_columns, named_columns, words
@@ -31,6 +31,7 @@ from pyro_vae.data.files import read_cells
 from pyro_vae.evidence import khat_threshold
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.inference import Scores, auroc, conformal_p_value, join_scores, score
+from pyro_vae.machine.files import finite
 from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.versions import versions
 from pyro_vae.runs.opening import Examples, read_examples

@@ -34,7 +34,7 @@ from pyro_vae.machine.memory import at_most, check_memory, largest
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.machine.trust import check_names, named_modules
 from pyro_vae.runs import folder, keeping
-from pyro_vae.runs.checkpoint import STATE, load_training, no_larger_than
+from pyro_vae.runs.checkpoint import load_training, no_larger_than
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
 from pyro_vae.training.progress import TrainingProgress
@@ -253,7 +253,7 @@ def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
 @contextlib.contextmanager
 def _no_larger_model_than_fits(config: Namespace) -> Iterator[None]:
     """Refuse, inside, to build a model that fits neither in memory nor to the checkpoint of a resumed run."""
-    if config.resume is not None and (state := Path(config.resume) / STATE).exists():
+    if config.resume is not None and (state := Path(config.resume) / folder.STATE).exists():
         with no_larger_than(state):
             yield
         return
@@ -270,17 +270,14 @@ def _no_larger_model_than_fits(config: Namespace) -> Iterator[None]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Train, and leave a run folder; where ``torchrun`` has started several processes, the first of them leaves it."""
-    with joined():
+    with joined(), contextlib.ExitStack() as stack:
         with as_one():
             config = parse(argv)
-            name = Path(config.data).stem
-            run = named(config.resume or config.run or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-            if config.resume is None:
-                folder.check_new(run, config.overwrite)
+            run = stack.enter_context(_run_folder(config)) if is_first() else Path(config.resume or "")
             log = _logger(config.log if is_first() else None, run)
             dataset, vae, training = prepare(config)
-            resumed = config.resume is not None and (run / STATE).exists()
-            if resumed:
+            if config.resume is not None and (run / folder.STATE).exists():
+                folder.check_same_data(run, dataset)
                 _load(training, run)
         run = from_first(run)
         replaces = config.overwrite and (run / folder.CONFIG).exists()
@@ -304,6 +301,15 @@ def main(argv: list[str] | None = None) -> None:
             _conclude(run, vae, dataset, summary)
 
 
+def _run_folder(config: Namespace) -> contextlib.AbstractContextManager[Path]:
+    """Have the run folder, as the options name it, for this training alone."""
+    if config.resume is not None:
+        return folder.resumed(named(config.resume))
+    if config.run is not None:
+        return folder.created(named(config.run), config.overwrite)
+    return folder.created_beside(Path(f"runs/{Path(config.data).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"))
+
+
 def _load(training: Training, run: Path) -> None:
     load_training(training, run)
     if training.finished and keeping.is_complete(run, training):
@@ -315,20 +321,29 @@ def _train(training: Training, checkpoints: keeping.Checkpoints, is_density: boo
     """Train to the end; the first process shows it and keeps the checkpoint up to date."""
     try:
         with TrainingProgress(training.epochs, training.epoch, is_density, show=True) as progress:
-            for row in training.run(progress.step):
+
+            def on_step(step: int, steps: int, loss: float) -> None:
+                progress.step(step, steps, loss)
+                checkpoints.update_within(step, steps)
+
+            for row in training.run(on_step):
                 progress.row(row)
                 log(row)
                 if is_first():
                     checkpoints.update(now=training.finished)
     except KeyboardInterrupt:
-        # What the training holds now may be half an epoch, which is no state to resume from.
-        print(f"stopped; {_way_on(checkpoints, f'from epoch {checkpoints.epoch + 1} ')}")
+        # What the training holds now may be half a step, which is no state to resume from.
+        print(f"stopped; {_way_on(checkpoints, f'from {checkpoints.next} ')}")
         raise SystemExit(130) from None
     except ArithmeticError as error:
         if not is_first():  # all processes meet it in the same step
             raise SystemExit(1) from error
-        state = checkpoints.run / STATE
-        kept = f"the last good checkpoint is in {state}" if checkpoints.epoch else "no checkpoint was made"
+        state = checkpoints.run / folder.STATE
+        kept = (
+            f"the last good checkpoint is in {state}"
+            if checkpoints.epoch or checkpoints.step
+            else "no checkpoint was made"
+        )
         raise type(error)(f"{error}; {kept}") from error
 
 
@@ -414,7 +429,7 @@ def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError('log: tensorboard isn\'t installed; install "pyro-vae[tensorboard]"') from error
-    path = subfolder(run, "tensorboard")
+    path = subfolder(run, folder.LOG)
     writer = None
 
     def log(row: Row) -> None:

@@ -13,8 +13,8 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
-from pyro_vae.data.source import Source, warn_far_out
+from pyro_vae.data.labels import classes_of, keep_few, take_labels, to_classes
+from pyro_vae.data.source import Source, fingerprint, warn_far_out
 from pyro_vae.machine.reading import check_file
 
 __all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
@@ -65,6 +65,17 @@ class Data(ShowsShapes):
         """Return the same with labels 0, 1, 2, … for these classes, by their names, and -1 for any other."""
         labels = self.labels and {split: to_classes(y, self.classes, classes) for split, y in self.labels.items()}
         return replace(self, labels=labels, classes=classes)
+
+    def fingerprints(self, num_labels: int | None = None) -> dict[str, str]:
+        """Return what tells all of these data, by the name of each part, from others.
+
+        Args:
+            num_labels: Of the data as they are with so many labels alone, as :func:`load` takes it.
+        """
+        found = {split: fingerprint(getattr(self, split)) for split in ("train", "validation", "test")}
+        labels = self.labels or {}
+        labels = keep_few(labels, num_labels) if labels and num_labels is not None else labels
+        return found | {f"{split} labels": fingerprint(y) for split, y in labels.items()}
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
@@ -167,8 +178,7 @@ def load(
         classes = classes_of(condition, torch.cat([*labels.values()]), source.classes)
         labels = {split: to_classes(y, source.classes, classes) for split, y in labels.items()}
         if num_labels is not None:
-            unknown = torch.full_like(labels["validation"], UNKNOWN)
-            labels = labels | {"train": keep_labels(labels["train"], num_labels), "validation": unknown}
+            labels = keep_few(labels, num_labels)
     return Data(
         name=data,
         train=train,

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +88,21 @@ def warn_far_out(data: str, x: Tensor, columns: tuple[str, ...] | None, most: in
 def fingerprint(x: Tensor) -> str:
     """Return a hash of data, which differs where any of them, or their order, differs."""
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def difference(known: str | Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Return the first of several data, by name, whose fingerprint is another one now; None where there is none.
+
+    Args:
+        known: The fingerprints from before. A single one, as earlier versions kept it, is of the training data.
+        now: Those of now. What is in one of both alone is not compared.
+
+    Example:
+        >>> difference({"train": "ab", "test": "cd"}, {"train": "ab", "test": "ef"})
+        'test'
+    """
+    known = {"train": known} if isinstance(known, str) else known
+    return next((name for name, own in now.items() if known.get(name, own) != own), None)
 
 
 def one_line(error: BaseException) -> str:

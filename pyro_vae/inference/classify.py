@@ -116,9 +116,9 @@ class ClassScores:
 
     Attributes:
         accuracy: The part of the data whose likeliest class is the right one.
-        accuracy_se: Its standard error over data.
+        accuracy_se: Its standard error over data; infinite for a single one.
         log_score: The mean of log P(y | x) of the right class, nats: 0 at best.
-        log_score_se: Its standard error over data.
+        log_score_se: Its standard error over data; infinite for a single one.
         calibration_error: How far the probability of the likeliest class is from how often it is right: in ten bins of
             that probability, and then in the mean over data.
         num_examples: Of how many data.
@@ -160,11 +160,15 @@ def score_classes(log_probs: Tensor, y: Tensor) -> ClassScores | None:
     bins = (10 * sure).long().clamp(max=9)
     gaps = torch.zeros(10, dtype=torch.float64, device=y.device).index_add(0, bins, sure - right)
     size = len(y)
+
+    def error(values: Tensor) -> float:
+        return math.sqrt(values.var(correction=0).item() / size) if size > 1 else math.inf
+
     return ClassScores(
         accuracy=right.mean().item(),
-        accuracy_se=math.sqrt(right.var(correction=0).item() / size),
+        accuracy_se=error(right),
         log_score=scores.mean().item(),
-        log_score_se=math.sqrt(scores.var(correction=0).item() / size),
+        log_score_se=error(scores),
         calibration_error=gaps.abs().sum().item() / size,
         num_examples=size,
     )

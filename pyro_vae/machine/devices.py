@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pyro_vae.machine.distributed import own_gpu
+from pyro_vae.machine.distributed import gathered, own_gpu, rank
 
 
 def resolve_device(name: str) -> torch.device:
@@ -102,6 +103,24 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Return where the global random numbers of all processes are, (P, bytes) by the kind of device.
+
+    Of several processes, each has to call this.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {kind: gathered(state.unsqueeze(0)) for kind, state in states.items()}
+
+
+def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Go on with the random numbers of this process from what :func:`random_states` gave on such a device."""
+    torch.set_rng_state(states["cpu"][rank()].clone())  # it takes no views
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][rank()].clone(), device)
 
 
 def set_seed(*seeds: int) -> None:

@@ -1,10 +1,13 @@
 """Files are written whole or not at all, and never through a link that a folder holds."""
 
 import errno
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 TEMPORARY = ".pyro_vae-{}.tmp"  # what becomes of it when a process is killed: see `remove_leftovers`
 
@@ -25,6 +28,27 @@ def subfolder(folder: Path, name: str) -> Path:
     if path.is_symlink():
         raise ValueError(f"{path}: expected a folder to write into, got a link to {os.readlink(path)}; remove the link")
     return path
+
+
+def as_json(value: Any) -> str:
+    """Return the content of a JSON file; what JSON can't hold, such as NaN, is null in it.
+
+    Example:
+        >>> print(as_json({"se": math.inf}), end="")
+        {
+          "se": null
+        }
+    """
+    return json.dumps(finite(value), indent=2) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that JSON can't hold by None."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -19,13 +19,12 @@ from pyro_vae.machine.files import named, subfolder, write_file
 from pyro_vae.machine.memory import at_most
 from pyro_vae.machine.reading import check_file
 from pyro_vae.machine.trust import check_names
+from pyro_vae.runs.folder import CONFIG, MODEL, STATE
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
     from pyro_vae.training.loop import Training
 
-MODEL = "model.safetensors"
-STATE = "checkpoint/state.safetensors"
 FLOATS = {torch.float32, torch.float64}
 HALVES = {torch.bfloat16, torch.float16}  # which most parts can't compute in
 # What is written of a model, see `build`.
@@ -86,8 +85,8 @@ def load(path: str | os.PathLike, vae: VAE | None = None, *, trust: Sequence[str
     """
     path = Path(path)
     if path.is_dir() and not (path / MODEL).exists():
-        go_on = f"its training isn't finished, go on with --resume {shlex.quote(str(path))}"
-        why = go_on if (path / STATE).exists() else "it is no run folder"
+        go_on = f"its training isn't finished; wait for it, or go on with --resume {shlex.quote(str(path))}"
+        why = go_on if (path / CONFIG).exists() else "it is no run folder"
         raise FileNotFoundError(f"{path} holds no {MODEL}: {why}")
     path = path / MODEL if path.is_dir() else path
     config, shapes = _read_header(path)
@@ -106,6 +105,15 @@ def load(path: str | os.PathLike, vae: VAE | None = None, *, trust: Sequence[str
         if not parameter.isfinite().all():
             raise ValueError(f"{path}: {name}: expected finite weights, got NaN or infinity; train again")
     return vae.eval()
+
+
+def identity(run: Path) -> tuple[int, ...]:
+    """Return what tells the model file of a run from any that takes its place; nothing where there is none."""
+    try:
+        status = (run / MODEL).stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def checkpoint_folder(run: Path) -> Path:
@@ -138,13 +146,13 @@ def no_larger_than(path: Path) -> Iterator[None]:
         ) from None
 
 
-def training_as_bytes(training: "Training") -> bytes:
-    """Return the content of a checkpoint: all that resuming needs."""
-    return _as_bytes(*training.state_dict())
+def state_as_bytes(state: tuple[dict[str, Tensor], dict[str, Any]]) -> bytes:
+    """Return the content of a checkpoint: what ``state_dict`` of a training gives."""
+    return _as_bytes(*state)
 
 
 def load_training(training: "Training", run: Path) -> None:
-    """Go on from the checkpoint in the run folder.
+    """Go on from the checkpoint in the run folder, which may lie in the middle of an epoch.
 
     Raises:
         FileNotFoundError: When the run folder holds no checkpoint.

@@ -1,8 +1,8 @@
 """Keeping a training in its run folder: its state while it goes on, and in the end its model, figures and pictures."""
 
+import contextlib
 import csv
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
-from pyro_vae.machine.files import remove_leftovers, write_file, write_files
+from pyro_vae.machine.distributed import from_first, is_first
+from pyro_vae.machine.files import as_json, remove_leftovers, write_file, write_files
 from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
-from pyro_vae.runs.checkpoint import MODEL, STATE, checkpoint_folder, save, training_as_bytes
+from pyro_vae.runs.checkpoint import checkpoint_folder, save, state_as_bytes
 from pyro_vae.runs.files import beside_the_figures
-from pyro_vae.runs.folder import CONFIG, METRICS, PICTURES, SUMMARY
+from pyro_vae.runs.folder import CONFIG, LOG, METRICS, PICTURES, RESULTS, STATE, SUMMARY, made_of_model
 from pyro_vae.training.loop import Training
 from pyro_vae.vae import VAE
 
@@ -36,10 +37,10 @@ def is_complete(run: Path, training: Training) -> bool:
 
 
 class Checkpoints:
-    """Keeps a training's checkpoint and metrics up to date, at most once in so many seconds.
+    """Keeps a training's checkpoint and metrics up to date: after an epoch, and in a long one within it.
 
     What is in the run folder stays until the first checkpoint takes its place: the results of a shorter training, or
-    the whole of the run that this one replaces.
+    the whole of the run that this one replaces. What is not the program's own stays in any case.
 
     Args:
         run: The run folder.
@@ -47,17 +48,31 @@ class Checkpoints:
         config: The run's configuration.
         replaces: The folder holds another run.
         seconds: The least time between two.
+        within: The least time until one within an epoch.
 
     Attributes:
         epoch: The last one that is safe on disk.
+        step: The last one that is, of the epoch after it.
         replaces: Whether the folder still holds another run.
     """
 
-    def __init__(self, run: Path, training: Training, config: str, *, replaces: bool = False, seconds: float = 1.0):
-        self.run, self.training, self.config, self.replaces, self.seconds = run, training, config, replaces, seconds
+    def __init__(
+        self,
+        run: Path,
+        training: Training,
+        config: str,
+        *,
+        replaces: bool = False,
+        seconds: float = 1.0,
+        within: float = 300.0,
+    ):
+        self.run, self.training, self.config, self.replaces = run, training, config, replaces
+        self.seconds, self.within = seconds, within
         self.last = time.monotonic()
-        self.epoch = training.epoch
+        self.epoch, self.step = _place(training)
         self._is_first = True
+        self._log = [*(run / LOG).glob("events.out.tfevents.*")] if replaces else []
+        self._calls, self._looked, self._wait = 0, self.last, 1
 
     def begin(self) -> None:
         """Make the run folder, with the configuration in it, and the metrics until now."""
@@ -65,30 +80,56 @@ class Checkpoints:
         for folder in (self.run, checkpoint_folder(self.run)):
             remove_leftovers(folder)
         if not self.replaces:
-            write_files({self.run / CONFIG: self.config} | (self._metrics() if self.epoch else {}))
+            write_files({self.run / CONFIG: self.config} | self._metrics())
+
+    @property
+    def next(self) -> str:
+        """Where a training goes on that is taken up again."""
+        return f"epoch {self.epoch + 1}" + (f", step {self.step + 1}" if self.step else "")
 
     def update(self, *, now: bool = False) -> None:
-        """Write both, if it is time or ``now`` is set."""
-        if not now and time.monotonic() - self.last < self.seconds:
+        """Write both after an epoch, if it is time or ``now`` is set."""
+        if now or time.monotonic() - self.last >= self.seconds:
+            self._write()
+
+    def update_within(self, step: int, steps: int) -> None:
+        """Write both after a step, if it is time. Several processes have to call this alike, and agree on when."""
+        self._calls += 1
+        if self._calls < self._wait or step == steps:
+            return
+        # A look asks the first process: after so many steps as take it a small part of the time.
+        now = time.monotonic()
+        pace = self._calls / max(now - self._looked, 1e-3)
+        due, self._wait = from_first((now - self.last >= self.within, max(1, int(pace * self.within / 30))))
+        self._calls, self._looked = 0, now
+        if due and self.training.is_finite:
+            self._write()
+
+    def _write(self) -> None:
+        content = self.training.state_dict()  # for which, within an epoch, all processes are needed
+        if not is_first():
             return
         checkpoint_folder(self.run).mkdir(exist_ok=True)
-        state: dict[Path, bytes | str] = {self.run / STATE: training_as_bytes(self.training)}
+        state: dict[Path, bytes | str] = {self.run / STATE: state_as_bytes(content)}
         # A configuration may be without a checkpoint, or with one of fewer epochs, but with no other run's.
         config = {self.run / CONFIG: self.config} if self.replaces else {}
-        outdated = [*_results(self.run), *(self.run / STATE for _ in config)] if self._is_first else []
+        outdated = made_of_model(self.run) if self._is_first else []
+        outdated += [*self._log, self.run / METRICS, self.run / STATE] if self.replaces else []
         write_files(config | state | self._metrics(), outdated)
+        for name in RESULTS if self._is_first else ():
+            with contextlib.suppress(OSError):  # it holds files of the user's, or there is none
+                (self.run / name).rmdir()
         self._is_first = self.replaces = False
         self.last = time.monotonic()
-        self.epoch = self.training.epoch
+        self.epoch, self.step = _place(self.training)
 
     def _metrics(self) -> dict[Path, bytes | str]:
-        return {self.run / METRICS: _as_csv(self.training.history)}
+        return {self.run / METRICS: _as_csv(self.training.history)} if self.training.history else {}
 
 
-def _results(run: Path) -> list[Path]:
-    """Return what the end of a training leaves, and what commands make of it in the run folder."""
-    evaluations = [path for kind in ("json", "csv", "nc", "png") for path in run.glob(f"evaluation*.{kind}")]
-    return [*(run / name for name in (SUMMARY, MODEL, "report.html", *PICTURES)), *evaluations]
+def _place(training: Training) -> tuple[int, int]:
+    """Return the last epoch that was finished, and the last step of the one after it."""
+    return training.epoch, training.under_way.step if training.under_way else 0
 
 
 def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +138,7 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     save(vae, run)
     with own_seed(training.options.seed, device=training.device):
         summary = facts | summarize(vae, dataset, training)
-        write_file(run / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_file(run / SUMMARY, as_json(summary))
         with beside_the_figures(*(run / name for name in PICTURES)):
             pictures(run, vae, dataset, training)
     return summary
@@ -126,7 +167,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
         "units": "nats per example",
         "protocol": _protocol(vae, test_data),
         "is_density": vae.likelihood.is_density,
-        "data_fingerprint": training.fingerprint,
+        "data_fingerprint": dataset.fingerprints(),
         "seconds": seconds,
         "examples_per_second": len(training.data.x) * training.epoch / seconds,
         "device": str(training.device),
@@ -197,7 +238,7 @@ def _protocol(vae: VAE, test: ProgramData) -> str:
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: f"{value:.10g}" for key, value in row.items()} for row in rows)
     return text.getvalue()

@@ -31,6 +31,7 @@ DATA_OPTIONS: dict[str, Any] = {
     "data_dir": (str, None),
     "missing": (bool,),
     "condition": (str, None),
+    "num_labels": (int, None),
 }
 
 
@@ -119,7 +120,7 @@ def run_data(run: str | os.PathLike, vae: VAE | None = None) -> Data:
     except KeyError as error:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
     dataset = data.load(**options)
-    check_same_data(Path(run), dataset)
+    check_same_data(Path(run), dataset, config.get("num_labels"))
     if vae is not None and vae.config.num_classes is not None:
         dataset = dataset.in_classes(vae.config.class_names)
     return dataset if vae is None or vae.label is None else dataset.of_class(vae.label)

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -23,10 +24,12 @@ from pyro_vae.machine.devices import (
     own_seed,
     precision_on,
     resolve_device,
+    set_random_states,
     set_seed,
 )
 from pyro_vae.machine.distributed import Processes
 from pyro_vae.objectives import elbo_terms
+from pyro_vae.training.epoch import Epoch
 from pyro_vae.training.examples import Draw, examples
 from pyro_vae.training.loss import Classifier, Loss, aims_at_elbo, compiled, objective_for
 from pyro_vae.training.optim import FusedOptim
@@ -71,6 +74,7 @@ class Training:
         options: The options, with the defaults for these data.
         loss: What SVI minimises.
         history: The metrics of each epoch until now.
+        under_way: The epoch that the training is in the middle of; None between two.
 
     Raises:
         ValueError: For sizes and rates that make no sense, and for data that the likelihood refuses.
@@ -117,6 +121,7 @@ class Training:
         self.average = None if decay is None else AveragedModel(vae, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
         self.epoch = 0
+        self.under_way: Epoch | None = None
         self.history: list[Row] = []
         self.best_epoch, self.best_elbo = 0, -math.inf
         self.best: dict[str, Tensor] = {}
@@ -158,9 +163,12 @@ class Training:
         return math.ceil(len(self.data) / self.batch_size)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """What tells these training data from others."""
-        return fingerprint(self.data.x)
+    def fingerprints(self) -> dict[str, str]:
+        """What tells the data that this is trained on from others, by name."""
+        data = self.data
+        found = {"train": data.x, "train labels": data.y, "validation": data.validation}
+        found["validation labels"] = data.validation_y
+        return {name: fingerprint(values) for name, values in found.items() if values is not None}
 
     @property
     def not_compiled(self) -> str:
@@ -202,14 +210,13 @@ class Training:
         self.vae.load_state_dict(self.best or self.evaluated.state_dict())
 
     def _run_epoch(self, on_step: OnStep | None) -> Row:
-        start = time.perf_counter()
-        total = self._train_epoch(on_step)
-        seconds = time.perf_counter() - start
+        done = self._train_epoch(on_step)
+        seconds = done.seconds
         self.epoch += 1
         reconstruction, kl = self._measure()
         row = {
             "epoch": self.epoch,
-            "loss": total / len(self.data),
+            "loss": done.total / len(self.data),
             "elbo": reconstruction - kl,
             "reconstruction": reconstruction,
             "kl": kl,
@@ -223,30 +230,51 @@ class Training:
             self.best = copy.deepcopy(self.evaluated.state_dict())
         return row
 
-    def _train_epoch(self, on_step: OnStep | None) -> float:
-        """Take the steps of an epoch, and return the sum of their losses, in nats."""
-        total, look_every = 0.0, 1 if self.device.type == "cpu" else 100  # a look at the loss waits for the device
-        with self.stepping(self.epoch + 1):
-            order = torch.randperm(len(self.data), device=self.device)
-            if self.processes.size > 1:
-                self.processes.take_from_first([order])
-                set_seed(self.options.seed, self.epoch + 1, 1 + self.processes.rank)
-            batches = order.split(self.batch_size)
-            for step, rows in enumerate(batches, 1):
-                x = self._step(rows)
-                if step % look_every and step < len(batches):
-                    continue
-                losses = self.loss.take()
-                for number, loss in enumerate(losses, step + 1 - len(losses)):
-                    if not math.isfinite(loss):
-                        raise NonFiniteLoss(self._diagnosis(number, loss, total, x))
-                    total += loss
-                if on_step:
-                    on_step(step, len(batches), losses[-1] / len(rows))
-        if not all(p.isfinite().all() for p in self.vae.parameters()):
-            raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, total, x))
+    def _train_epoch(self, on_step: OnStep | None) -> Epoch:
+        """Take the steps of an epoch, or what is left of them."""
+        look_every = 1 if self.device.type == "cpu" else 100  # a look at the loss waits for the device
+        try:
+            with self.stepping(self.epoch + 1):
+                self.under_way = epoch = self._begin_epoch() if self.under_way is None else self._go_on(self.under_way)
+                batches = epoch.order.split(self.batch_size)
+                for step, rows in enumerate(batches[epoch.step :], epoch.step + 1):
+                    x = self._step(rows)
+                    if step % look_every and step < len(batches):
+                        continue
+                    losses = self.loss.take()
+                    for number, loss in enumerate(losses, step + 1 - len(losses)):
+                        if not math.isfinite(loss):
+                            raise NonFiniteLoss(self._diagnosis(number, loss, epoch.total, x))
+                        epoch.total += loss
+                    epoch.step = step
+                    if on_step:
+                        on_step(step, len(batches), losses[-1] / len(rows))
+        finally:
+            self.under_way = None
+        if not self.is_finite:
+            raise NonFiniteLoss(self._diagnosis(len(batches), math.nan, epoch.total, x))
         self._check_agreement()
-        return total
+        return epoch
+
+    def _begin_epoch(self) -> Epoch:
+        order = torch.randperm(len(self.data), device=self.device)
+        if self.processes.size > 1:
+            self.processes.take_from_first([order])
+            set_seed(self.options.seed, self.epoch + 1, 1 + self.processes.rank)
+        return Epoch(order)
+
+    def _go_on(self, epoch: Epoch) -> Epoch:
+        """Take up an epoch; in another number of processes or on another kind of device with other noise."""
+        if self.device.type in epoch.random and len(epoch.random["cpu"]) == self.processes.size:
+            set_random_states(epoch.random, self.device)
+        else:
+            set_seed(self.options.seed, self.epoch + 1, 1 + self.processes.rank, epoch.step)
+        return replace(epoch, random={}, start=time.perf_counter())
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are finite."""
+        return all(bool(param.isfinite().all()) for param in self.vae.parameters())
 
     def _step(self, rows: Tensor) -> Tensor:
         """Take a step on the data of some rows, and return this process's share of them."""
@@ -317,7 +345,10 @@ class Training:
         return f"the loss became {loss} at epoch {self.epoch + 1}, step {step}: {cause}"
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that resuming needs: tensors by name, and facts that JSON can hold."""
+        """Return all that resuming needs: tensors by name, and facts that JSON can hold.
+
+        Within an epoch, from ``on_step``, each of several processes has to call this.
+        """
         return state_of(self)
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
