@@ -124,6 +124,7 @@ def test_training_names_the_classes_and_their_column(tmp_path, capsys):
     assert "labels      4 classes of kind (3, 4, 5, 6), in the" in capsys.readouterr().out
 
 
+@pytest.mark.pictures
 def test_folders_give_their_names(folder_run, tmp_path, capsys, monkeypatch):
     written = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: written.append(figure) or path.write(b"\x89PNG"))
@@ -144,6 +145,7 @@ def test_folders_give_their_names(folder_run, tmp_path, capsys, monkeypatch):
     assert "</svg>cat</span>" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.pictures
 def test_names_are_shown_where_a_run_has_no_condition(folder_run, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: written.append(figure) or path.write(b"\x89PNG"))

@@ -10,6 +10,8 @@ from matplotlib.text import Text
 from pyro_vae import plotting
 from pyro_vae.plotting.figure import near
 
+pytestmark = pytest.mark.pictures
+
 NAME = "price in $_$ or \\$x^{"  # which is no formula
 X = np.random.default_rng(0).normal(size=(30, 3))
 IMAGES = np.random.default_rng(0).random((6, 4, 4))

@@ -54,7 +54,7 @@ def diagnose(
     Example:
         >>> import pyro_vae
         >>> x = torch.rand(50, 16).round()
-        >>> diagnose(pyro_vae.build((1, 4, 4), latent_dim=2), x, x)
+        >>> diagnose(pyro_vae.build((1, 4, 4), latent_dim=50), x, x)
         []
     """
     train, test = as_data(vae, train, "train"), as_data(vae, test, "test")

@@ -48,7 +48,7 @@ def state_of(training: "Training") -> tuple[Tensors, dict[str, Any]]:
         "options": asdict(training.options),
         "epoch": training.epoch,
         "within": within,
-        "history": training.history,
+        "history": list(training.history),
         "objective_steps": getattr(training.objective, "steps", None),
         "best_epoch": training.best_epoch,
         "best_elbo": training.best_elbo if math.isfinite(training.best_elbo) else None,
