@@ -2,269 +2,28 @@
 
 import contextlib
 import datetime
-import math
 import os
-import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-import yaml
 from jsonargparse import Namespace
-from pyro.infer import ELBO
 
-from pyro_vae import data, encoders, likelihoods, objectives, priors  # noqa: F401  (classes for the parser)
-from pyro_vae.base import Encoder, Likelihood, Prior
-from pyro_vae.build import FILLED_IN, build, find_class, make_part
-from pyro_vae.commands.arguments import TRUST
-from pyro_vae.commands.cli import Parser, command, fail
+from pyro_vae.commands.cli import command, fail
+from pyro_vae.commands.configuration import PARTS, as_yaml, parse
 from pyro_vae.commands.outputs import with_error
+from pyro_vae.commands.prepare import prepare
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, in_words
-from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import ProcessLost, as_one, from_first, is_first, joined
-from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.files import named, subfolder
-from pyro_vae.machine.memory import at_most, check_memory, largest
-from pyro_vae.machine.reading import read_yaml
-from pyro_vae.machine.trust import check_names, named_modules
 from pyro_vae.runs import folder, keeping
-from pyro_vae.runs.checkpoint import load_training, no_larger_than
+from pyro_vae.runs.checkpoint import load_training
 from pyro_vae.training.loop import Row, Training
-from pyro_vae.training.options import Options
 from pyro_vae.training.progress import TrainingProgress
 from pyro_vae.vae import VAE
-
-PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
-DEFAULTS = {
-    "prior": "pyro_vae.priors.StandardNormal",
-    "encoder": "pyro_vae.encoders.DiagonalNormal",
-    "likelihood": "pyro_vae.likelihoods.Bernoulli",
-    "objective": "pyro.infer.Trace_ELBO",
-}
-# Options of Pyro's objectives, which don't say of what type they are.
-OF_PYRO: dict[str, Any] = {
-    **dict.fromkeys(("num_particles", "max_plate_nesting"), (int,)),
-    **dict.fromkeys(("vectorize_particles", "strict_enumeration_warning", "ignore_jit_warnings"), (bool,)),
-    **dict.fromkeys(("alpha", "tail_adaptive_beta"), (int, float)),
-    "max_iarange_nesting": (int, None),
-    "retain_graph": (bool, None),
-    "jit_options": (dict, None),
-}
-BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
-# Options about the one call: they don't make the run what it is, and don't belong into its configuration.
-OF_THE_CALL = ("config", "trust", "run", "overwrite", "resume", "log")
-
-
-def parts(
-    prior: Prior | None = None,
-    encoder: Encoder | None = None,
-    likelihood: Likelihood | None = None,
-    objective: ELBO | None = None,
-) -> None:
-    """Parts: a class each, by its name or as module.Class, and its own options.
-
-    Args:
-        prior: p(z).
-        encoder: q(z|x).
-        likelihood: p(x|z).
-        objective: What is maximised. Default: pyro.infer.Trace_ELBO.
-    """
-
-
-def parser() -> Parser:
-    """Return the parser; its options are the parameters of the functions and classes that take them."""
-    parser = Parser(prog="python -m pyro_vae.train", description="Train a VAE, and leave a run folder.")
-    parser.add_argument("--config", action="config", help="A YAML file of options, such as a run's config.yaml.")
-    parser.add_argument("--trust", **TRUST)
-    parser.add_argument("--run", type=str | None, help="The run folder to make. Default: runs/DATA-DATE-TIME.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
-    parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
-    parser.add_argument("--log", type=Literal["tensorboard"] | None, help="Log the metrics there as well.")
-    parser.add_function_arguments(data.load, skip={"preferred", "missing"})
-    missing = "Take data with blanks (NaN, in a .csv file also empty cells and NA), and train on the rest."
-    parser.add_argument("--missing", action="store_true", help=missing)
-    parser.add_function_arguments(parts, skip={f"{part}.init_args.{name}" for part in PARTS for name in FILLED_IN})
-    # Not the objective's: the parser would hand the default's options on to the class chosen instead.
-    parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    of_the_data = {"x_shape", "levels", "pixels", "missing", "num_classes", "classes"}
-    parser.add_function_arguments(build, skip={*PARTS, *of_the_data})
-    parser.add_class_arguments(Options, instantiate=False)
-    return parser
-
-
-def parse(argv: list[str] | None) -> Namespace:
-    """Parse the options; with ``--resume``, on top of the run's own.
-
-    Raises:
-        ValueError: When a configuration is none, or a resumed run's would change.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    trust = named_modules(argv)
-    configs, options = _apart(argv)
-    config = _parse(options, configs, trust)
-    if config.resume is None:
-        return config
-    stored_path = Path(config.resume) / folder.CONFIG
-    if not stored_path.exists():
-        raise FileNotFoundError(f"resume: {config.resume} is no run folder (it holds no {folder.CONFIG})")
-    if config.run is not None or config.overwrite:
-        raise ValueError("resume: a run goes on in its own folder; leave out --run and --overwrite")
-    stored = _parse([], [str(stored_path)], trust)
-    config = _parse(options, [str(stored_path), *configs], trust)
-    wanted, own = config.as_dict(), stored.as_dict()
-    for key in own.keys() - {*OF_THE_CALL, "device"}:
-        more_epochs = key == "epochs" and own[key] is not None and (wanted[key] or 0) > own[key]
-        if wanted[key] != own[key] and not (more_epochs and stored.lr_schedule == "constant"):
-            raise ValueError(
-                f"resume: --{key} {_shown(wanted[key])} contradicts the run's own {_shown(own[key])}"
-                f"{', which the cosine schedule depends on' if more_epochs else ''}; leave it out, or start a new run"
-            )
-    return config
-
-
-def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take the configurations out of the arguments, of which all others win over them."""
-    configs: list[str] = []
-    options: list[str] = []
-    for arg in (remaining := iter(argv)):
-        name, inline, value = arg.partition("=")
-        if re.fullmatch("--conf(i|ig)?", name) and (value := value if inline else next(remaining, "")):
-            configs.append(value)
-        else:
-            options.append(arg)
-    return configs, options
-
-
-def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str]) -> Namespace:
-    """Parse options on top of configurations, which name no module that isn't trusted: the parser imports them."""
-    parse, base = parser(), None
-    for path in configs:
-        base = parse.parse_object(_read_config(path, trust), namespace=base)
-    if (base is None or base.objective is None) and not any(arg.split("=")[0] == "--objective" for arg in options):
-        options = ["--objective", DEFAULTS["objective"], *options]
-    config = parse.parse_args(options, namespace=base)
-    for name, default in (parse.get_defaults().as_dict() | DEFAULTS).items():
-        # Both are what the parser lets a configuration say.
-        if default is not None and config[name] is None:
-            raise ValueError(f"{name}: expected a value, got null; leave it out for the default")
-        if type(default) is bool and type(config[name]) is not bool:
-            raise ValueError(f"{name}: expected true or false, got {config[name]!r}")
-    return config
-
-
-def _read_config(path: str, trust: Sequence[str]) -> dict[str, Any]:
-    """Read a configuration, as from a stranger: it says nothing of the one call, and names no untrusted module.
-
-    Raises:
-        ValueError: When it does, or is none.
-        FileNotFoundError: When there is none.
-    """
-    settings = read_yaml(Path(path))
-    for key in OF_THE_CALL:
-        if settings.pop(key, None):  # as --print_config shows them, they are not set
-            raise ValueError(f"config: {path} sets {key}, which concerns the one call; give --{key} with the command")
-    parts = [value for key, value in settings.items() if re.split(r"\W", str(key))[0] in PARTS]
-    check_names(f"config: {path}", parts, trust)
-    return settings
-
-
-def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
-    """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
-    dataset = load_data(config)
-    return dataset, *set_up(config, dataset)
-
-
-def load_data(config: Namespace) -> Data:
-    """Load the data that the options name, in the form that the likelihood wants."""
-    likelihood = find_class(config.likelihood.class_path, Likelihood)
-    dataset = data.load(
-        config.data,
-        pixels=config.pixels,
-        preferred=likelihood.pixels,
-        validation=config.validation,
-        test=config.test,
-        levels=config.levels,
-        missing=config.missing,
-        condition=config.condition,
-        num_labels=config.num_labels,
-        data_dir=config.data_dir,
-    )
-    if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
-        raise ValueError(
-            f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
-        )
-    return dataset
-
-
-def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
-    """Build the VAE and set up its training on some data, as the options say."""
-    labels = (dataset.labels if dataset.num_classes else None) or {}
-    if labels and config.label_in is None:
-        config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
-    with own_seed(config.seed, device=torch.device("cpu")):
-        with _no_larger_model_than_fits(config):
-            vae = build(
-                dataset.shape,
-                **{name: _plain(config[name]) for name in ("prior", "encoder", "likelihood")},
-                **{name: config[name] for name in BUILD_OPTIONS},
-                levels=dataset.levels,
-                pixels=dataset.pixels,
-                missing=config.missing,
-                num_classes=dataset.num_classes,
-                classes=dataset.classes if dataset.num_classes else None,
-            )
-        train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
-        for x in (train, dataset.validation, dataset.test):
-            vae.check(x)
-        if isinstance(vae, ConditionalVAE):
-            vae.initialize(train, labels.get("train"))
-        else:
-            vae.initialize(train)
-    options = Options(**{field.name: config[field.name] for field in fields(Options)}).for_data(len(dataset.train))
-    assert options.batch_size is not None
-    config.epochs, config.batch_size = options.epochs, options.batch_size
-    steps = -(-len(dataset.train) // options.batch_size)
-    chosen = _plain(config.objective)
-    if chosen["class_path"].startswith("pyro.infer."):
-        check_facts("objective", chosen.get("init_args", {}), **OF_PYRO)
-    objective = make_part(chosen, ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
-    particles = options.batch_size * getattr(objective, "num_particles", 1)
-    decoded = math.prod(dataset.shape) * vae.likelihood.params_per_element + config.latent_dim
-    check_memory("objective.num_particles, batch_size", 4 * particles * decoded, "choose smaller ones")
-    training = Training(
-        vae,
-        dataset.train,
-        y=labels.get("train"),
-        validation=dataset.validation,
-        validation_y=labels.get("validation"),
-        draw=dataset.draw,
-        objective=objective,
-        **asdict(options),
-    )
-    return vae, training
-
-
-@contextlib.contextmanager
-def _no_larger_model_than_fits(config: Namespace) -> Iterator[None]:
-    """Refuse, inside, to build a model that fits neither in memory nor to the checkpoint of a resumed run."""
-    if config.resume is not None and (state := Path(config.resume) / folder.STATE).exists():
-        with no_larger_than(state):
-            yield
-        return
-    try:
-        with at_most(largest()):
-            yield
-    except MemoryError:
-        raise ValueError(
-            "hidden_dims, latent_dim or an option of a part: expected a model of at most "
-            f"{largest() / 2**30:.3g} GiB, a quarter of this machine's memory, got a larger one; make it smaller"
-        ) from None
 
 
 @command
@@ -281,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
                 _load(training, run)
         run = from_first(run)
         replaces = config.overwrite and (run / folder.CONFIG).exists()
-        checkpoints = keeping.Checkpoints(run, training, _as_yaml(config, dataset), replaces=replaces)
+        checkpoints = keeping.Checkpoints(run, training, as_yaml(config, dataset), replaces=replaces)
         if is_first():
             checkpoints.begin()
             _introduce(dataset, vae, config, training)
@@ -401,25 +160,6 @@ def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> No
     for warning in summary["warnings"]:
         print(f"warning     {warning}")
     print(f"run folder  {run}  (samples.png, reconstructions.png, curves.png, summary.json, …)")
-
-
-def _as_yaml(config: Namespace, dataset: Data) -> str:
-    """Return the whole resolved configuration, without what concerns the one call."""
-    options = _plain(config) | {"pixels": dataset.pixels}
-    return yaml.safe_dump({key: value for key, value in options.items() if key not in OF_THE_CALL}, sort_keys=False)
-
-
-def _plain(value: Any) -> Any:
-    """Return the parser's namespaces, also those within lists, as dictionaries."""
-    if isinstance(value, Namespace):
-        return {key: _plain(item) for key, item in value.as_dict().items()}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _shown(value: Any) -> str:
-    return value["class_path"] if isinstance(value, dict) else str(value)
 
 
 def _logger(kind: str | None, run: Path) -> Callable[[Row], None]:

@@ -7,8 +7,9 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae.commands.arguments import Opened, options_of
+from pyro_vae.commands.configuration import parse
+from pyro_vae.commands.prepare import load_data, set_up
 from pyro_vae.commands.progress import progress_bar
-from pyro_vae.commands.train import load_data, parse, set_up
 from pyro_vae.data.arrays import find_rows
 from pyro_vae.runs.folder import CONFIG, check_same_data
 from pyro_vae.runs.opening import Examples, of_label, read_examples, run_data

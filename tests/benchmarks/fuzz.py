@@ -33,6 +33,7 @@ from PIL import Image
 from spoiling import NASTY, spoil_any, spoil_array, spoil_csv, spoil_tensors, spoil_text
 
 from pyro_vae.__main__ import COMMANDS, main
+from pyro_vae.commands import configuration
 
 SECONDS, MEMORY = 60, 2 * 2**30
 MUTATIONS, OPTION_LISTS = 2000, 500
@@ -193,9 +194,10 @@ def options_case(rng: random.Random) -> Case:
     command = rng.choice([*COMMANDS])
     module = import_module(f"pyro_vae.commands.{command}")
     known = ["--help", "--json", "--label", "--trust", "--nope", "-x", "--", "--device", "--seed"]
-    if hasattr(module, "parser"):
+    has_parser = configuration if command == "train" else module
+    if hasattr(has_parser, "parser"):
         known += [
-            option for action in module.parser()._actions for option in action.option_strings if "help" not in option
+            option for action in has_parser.parser()._actions for option in action.option_strings if "help" not in option
         ]
     known += [
         "--prior.df",

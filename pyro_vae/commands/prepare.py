@@ -1,0 +1,132 @@
+"""What a configuration stands for: the data, the VAE, and its training."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from pyro.infer import ELBO
+
+from pyro_vae import data
+from pyro_vae.base import Likelihood
+from pyro_vae.build import build, find_class, make_part
+from pyro_vae.commands.configuration import plain
+from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.data import Data
+from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.machine.devices import own_seed
+from pyro_vae.machine.facts import check_facts
+from pyro_vae.machine.memory import at_most, check_memory, largest
+from pyro_vae.runs import folder
+from pyro_vae.runs.checkpoint import no_larger_than
+from pyro_vae.training.loop import Training
+from pyro_vae.training.options import Options
+from pyro_vae.vae import VAE
+
+# Options of Pyro's objectives, which don't say of what type they are.
+OF_PYRO: dict[str, Any] = {
+    **dict.fromkeys(("num_particles", "max_plate_nesting"), (int,)),
+    **dict.fromkeys(("vectorize_particles", "strict_enumeration_warning", "ignore_jit_warnings"), (bool,)),
+    **dict.fromkeys(("alpha", "tail_adaptive_beta"), (int, float)),
+    "max_iarange_nesting": (int, None),
+    "retain_graph": (bool, None),
+    "jit_options": (dict, None),
+}
+BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in")
+
+
+def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
+    """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
+    dataset = load_data(config)
+    return dataset, *set_up(config, dataset)
+
+
+def load_data(config: Namespace) -> Data:
+    """Load the data that the options name, in the form that the likelihood wants."""
+    likelihood = find_class(config.likelihood.class_path, Likelihood)
+    dataset = data.load(
+        config.data,
+        pixels=config.pixels,
+        preferred=likelihood.pixels,
+        validation=config.validation,
+        test=config.test,
+        levels=config.levels,
+        missing=config.missing,
+        condition=config.condition,
+        num_labels=config.num_labels,
+        data_dir=config.data_dir,
+    )
+    if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
+        raise ValueError(
+            f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
+        )
+    return dataset
+
+
+def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
+    """Build the VAE and set up its training on some data, as the options say."""
+    labels = (dataset.labels if dataset.num_classes else None) or {}
+    if labels and config.label_in is None:
+        config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
+    with own_seed(config.seed, device=torch.device("cpu")):
+        with _no_larger_model_than_fits(config):
+            vae = build(
+                dataset.shape,
+                **{name: plain(config[name]) for name in ("prior", "encoder", "likelihood")},
+                **{name: config[name] for name in BUILD_OPTIONS},
+                levels=dataset.levels,
+                pixels=dataset.pixels,
+                missing=config.missing,
+                num_classes=dataset.num_classes,
+                classes=dataset.classes if dataset.num_classes else None,
+            )
+        train = dataset.train if dataset.draw is None else dataset.draw(dataset.train)
+        for x in (train, dataset.validation, dataset.test):
+            vae.check(x)
+        if isinstance(vae, ConditionalVAE):
+            vae.initialize(train, labels.get("train"))
+        else:
+            vae.initialize(train)
+    options = Options(**{field.name: config[field.name] for field in fields(Options)}).for_data(len(dataset.train))
+    assert options.batch_size is not None
+    config.epochs, config.batch_size = options.epochs, options.batch_size
+    steps = -(-len(dataset.train) // options.batch_size)
+    chosen = plain(config.objective)
+    if chosen["class_path"].startswith("pyro.infer."):
+        check_facts("objective", chosen.get("init_args", {}), **OF_PYRO)
+    objective = make_part(chosen, ELBO, {"max_plate_nesting": 1, "steps_per_epoch": steps})
+    particles = options.batch_size * getattr(objective, "num_particles", 1)
+    decoded = math.prod(dataset.shape) * vae.likelihood.params_per_element + config.latent_dim
+    check_memory("objective.num_particles, batch_size", 4 * particles * decoded, "choose smaller ones")
+    training = Training(
+        vae,
+        dataset.train,
+        y=labels.get("train"),
+        validation=dataset.validation,
+        validation_y=labels.get("validation"),
+        draw=dataset.draw,
+        objective=objective,
+        **asdict(options),
+    )
+    return vae, training
+
+
+@contextlib.contextmanager
+def _no_larger_model_than_fits(config: Namespace) -> Iterator[None]:
+    """Refuse, inside, to build a model that fits neither in memory nor to the checkpoint of a resumed run."""
+    if config.resume is not None and (state := Path(config.resume) / folder.STATE).exists():
+        with no_larger_than(state):
+            yield
+        return
+    try:
+        with at_most(largest()):
+            yield
+    except MemoryError:
+        raise ValueError(
+            "hidden_dims, latent_dim or an option of a part: expected a model of at most "
+            f"{largest() / 2**30:.3g} GiB, a quarter of this machine's memory, got a larger one; make it smaller"
+        ) from None
