@@ -194,10 +194,10 @@ def options_case(rng: random.Random) -> Case:
     command = rng.choice([*COMMANDS])
     module = import_module(f"pyro_vae.commands.{command}")
     known = ["--help", "--json", "--label", "--trust", "--nope", "-x", "--", "--device", "--seed"]
-    has_parser = configuration if command == "train" else module
-    if hasattr(has_parser, "parser"):
+    source = configuration if command == "train" else module
+    if hasattr(source, "parser"):
         known += [
-            option for action in has_parser.parser()._actions for option in action.option_strings if "help" not in option
+            option for action in source.parser()._actions for option in action.option_strings if "help" not in option
         ]
     known += [
         "--prior.df",
