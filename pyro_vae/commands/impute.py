@@ -16,15 +16,16 @@ from torch import Tensor
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, as_npz, by_column, to_csv, with_error
+from pyro_vae.commands.outputs import Results, by_column, to_csv, with_error
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
+from pyro_vae.machine.files import as_npz
 from pyro_vae.runs.folder import results as earlier
-from pyro_vae.runs.opening import read_like, run_data
+from pyro_vae.runs.opening import read_like, some_data
 from pyro_vae.vae import VAE
 
 NAME = "impute"
@@ -132,7 +133,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, name, columns = examples.x, examples.name, run_data(run).columns
+        x, name, columns = examples.x, examples.name, some_data(run, vae).data.columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
         x, columns = source.x[: args.max_examples], source.columns

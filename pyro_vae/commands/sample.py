@@ -13,7 +13,7 @@ from pyro_vae.commands.outputs import check_memory, read_near, write_decoded, x_
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.runs.opening import read_examples, run_data
+from pyro_vae.runs.opening import read_examples, some_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -76,7 +76,7 @@ def main(opened: Opened) -> None:
 
     def draw(path: Path) -> None:
         if names is not None:
-            train = run_data(run, args.label).train
+            train = some_data(run, vae).data.train
             complete = train[~train.isnan().any(1)]
             plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
             return

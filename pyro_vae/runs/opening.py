@@ -17,7 +17,9 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.source import Source
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.folder import CONFIG, check_same_data
+from pyro_vae.runs.folder import CONFIG, KEPT, check_same_data
+from pyro_vae.runs.kept import Kept, all_of
+from pyro_vae.runs.kept import read as read_kept
 from pyro_vae.vae import VAE
 
 
@@ -85,14 +87,53 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
         options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
     except KeyError as error:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
-    dataset = data.load(**options)
+    try:
+        dataset = data.load(**options)
+    except FileNotFoundError as error:
+        name = config["data"]
+        why = str(error) if name in data.KNOWN else f"there is nothing at {Path(str(name)).expanduser().absolute()}"
+        raise FileNotFoundError(
+            f"{run}: its data are not there: {path} names {name!r}, but {why}; bring them there, or correct the path"
+        ) from error
     check_same_data(Path(run), dataset, config.get("num_labels"))
-    if label is None:
-        return dataset
-    dataset = dataset.of_class(label)
-    if len(dataset.train) == 0 or len(dataset.test) == 0:
-        raise ValueError(f"--label {label}: {dataset.name} has no training or no test data of this class; name another")
+    if label is not None:
+        dataset = dataset.of_class(label)
+        _check_class(label, all_of(dataset))
     return dataset
+
+
+def _check_class(label: int, some: Kept) -> None:
+    if not (some.counts["train"] and some.counts["test"]):
+        raise ValueError(
+            f"--label {label}: {some.data.name} has no training or no test data of this class; name another"
+        )
+
+
+def some_data(run: str | os.PathLike, vae: VAE, num: int = 0) -> Kept:
+    """Return what a run keeps of its data, for pictures, the names of columns and the like; of its model's class.
+
+    Args:
+        run: The run folder.
+        vae: Its model.
+        num: So many test data, if they are to be had: more than it keeps, from where they came from.
+
+    Raises:
+        FileNotFoundError: When it keeps none, and they are gone.
+        ValueError: When they don't fit the model, or none is of the class.
+    """
+    kept = read_kept(Path(run), vae.label)
+    if kept is not None and kept.data.shape != vae.config.x_shape:
+        raise ValueError(f"{Path(run) / KEPT} keeps data of another model; remove it")
+    if kept is not None and vae.label is not None:
+        _check_class(vae.label, kept)
+    if kept is not None and kept.has("test", num):
+        return kept
+    try:
+        return all_of(run_data(run, vae.label))
+    except FileNotFoundError:
+        if kept is None or not len(kept.data.test):
+            raise
+        return kept
 
 
 def read_examples(
@@ -126,14 +167,20 @@ def read_examples(
         raise ValueError(f"max_examples must be at least 1, got {max_examples}")
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
-    examples = _own(run, vae, split or "test", seed) if data is None else _users(run, vae, data, levels, data_dir)
+    if data is None:
+        examples = _own(run, vae, split or "test", seed, max_examples)
+    else:
+        examples = _users(run, vae, data, levels, data_dir)
     kept = slice(max_examples)
     labels = None if examples.labels is None else examples.labels[kept]
     return Examples(examples.x[kept], examples.split, examples.name, labels)
 
 
-def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
-    dataset = run_data(run, vae.label)
+def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None) -> Examples:
+    try:
+        dataset = run_data(run, vae.label)
+    except FileNotFoundError as error:
+        dataset = _kept(run, vae, split, num, error)
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
         raise ValueError(f"--split {split}: the run has no such data; name another split")
@@ -142,6 +189,17 @@ def _own(run: Path, vae: VAE, split: str, seed: int) -> Examples:
             torch.manual_seed(seed)
             x = dataset.draw(x)
     return Examples(x, split, dataset.name, None if dataset.labels is None else dataset.labels[split])
+
+
+def _kept(run: Path, vae: VAE, split: str, num: int | None, gone: FileNotFoundError) -> Data:
+    """Return what a run keeps of its data, where that is as much as is asked for."""
+    some = some_data(run, vae)
+    if split == "train":  # they are given another random form each time
+        raise FileNotFoundError(f"{gone}; {KEPT} keeps held-out data") from gone
+    if not some.has(split, num):
+        kept, count = len(getattr(some.data, split)), some.counts[split]
+        raise FileNotFoundError(f"{gone}; {KEPT} keeps the first {kept:,} of {count:,} {split} examples") from gone
+    return some.data
 
 
 def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:

@@ -12,7 +12,7 @@ from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
 from pyro_vae.machine.reading import read_json
 from pyro_vae.runs.folder import CONFIG, SUMMARY
-from pyro_vae.runs.opening import load_run, run_data
+from pyro_vae.runs.opening import load_run, some_data
 from pyro_vae.runs.page import content
 from pyro_vae.runs.page.facts import settings
 
@@ -38,7 +38,8 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         The page.
 
     Raises:
-        FileNotFoundError: When it is no run folder, its training isn't finished, or its data are gone.
+        FileNotFoundError: When it is no run folder, its training isn't finished, or it keeps none of its data and they
+            are gone.
         ValueError: When a file of it is not what it should be, or its data have changed.
 
     Example:
@@ -56,7 +57,8 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
-    dataset = run_data(run, label)
+    some = some_data(run, vae, content.EXAMPLES)
+    dataset = some.data
     x = dataset.test[: content.EXAMPLES]
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)
@@ -66,10 +68,10 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         check_equations(vae, dataset.test[:NUM_CHECKED], num_gradients=NUM_GRADIENTS) if check else []
     )
     is_image = len(dataset.shape) == 3
-    held_out = "validation data" if len(dataset.validation) else "training data"
+    held_out = "validation data" if some.counts["validation"] else "training data"
     return render(
         name=run.resolve().name,
-        model=content.introduction(vae, summary, dataset),
+        model=content.introduction(vae, summary, some),
         explorer=content.explorer(vae, dataset, latents, labels, seed),
         images=content.images(vae, dataset, seed) if is_image else None,
         table=None if is_image else content.table(vae, dataset, seed),

@@ -16,6 +16,7 @@ from pyro_vae.inference.latent import Latents, plane
 from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.plotting import SMALL
 from pyro_vae.runs.folder import METRICS
+from pyro_vae.runs.kept import SPLITS, Kept
 from pyro_vae.runs.opening import size
 from pyro_vae.runs.page import figures
 from pyro_vae.runs.page.explorer import Network, Plane, explore
@@ -30,15 +31,15 @@ COLUMNS, BARS = 12, 40  # of a table, and latent dimensions, that are drawn
 Limits = tuple[float, float]
 
 
-def introduction(vae: VAE, summary: dict[str, Any], dataset: Data) -> dict[str, Any]:
+def introduction(vae: VAE, summary: dict[str, Any], some: Kept) -> dict[str, Any]:
     """Return what the model is, part by part."""
-    config = vae.config
+    config, dataset = vae.config, some.data
     weights = sum(p.numel() for p in vae.parameters())
     return {
         "data": dataset.name,
         "size": size(dataset.shape),
         "pixels": dataset.pixels,
-        "counts": [f"{len(x):,}" for x in (dataset.train, dataset.validation, dataset.test)],
+        "counts": [number(some.counts[split], 0) for split in SPLITS],
         "parts": config.names,
         "objective": short(summary.get("objective")),
         "epochs": number(summary.get("epochs"), 0),
