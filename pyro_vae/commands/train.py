@@ -127,14 +127,14 @@ def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
         levels=config.levels,
         missing=config.missing,
         condition=config.condition,
-        num_labels=config.num_labels,
         data_dir=config.data_dir,
     )
     if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
         raise ValueError(
             f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
         )
-    labels = (dataset.labels if dataset.num_classes else None) or {}
+    known = dataset if config.num_labels is None else dataset.with_few_labels(config.num_labels)
+    labels = (known.labels if known.num_classes else None) or {}
     if labels and config.label_in is None:
         config.label_in = ["prior"] if bool((labels["train"] == UNKNOWN).any()) else ["encoder", "decoder"]
     with own_seed(config.seed, device=torch.device("cpu")):

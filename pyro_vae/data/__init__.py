@@ -12,14 +12,16 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import count_classes, keep_few, take_labels
+from pyro_vae.data.labels import UNKNOWN, count_classes, keep_labels, take_labels
 from pyro_vae.data.source import Source, fingerprint
 from pyro_vae.machine.reading import check_file
 
-__all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
+__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "load", "read"]
 
 # The order in which a user's own data are split is that of this seed.
 SPLIT_SEED = 20190103
+
+SPLITS = ("train", "validation", "test")
 
 _READERS = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
 
@@ -56,16 +58,22 @@ class Data(ShowsShapes):
     columns: tuple[str, ...] | None
     num_classes: int | None = None
 
-    def fingerprints(self, num_labels: int | None = None) -> dict[str, str]:
-        """Return what tells all of these data, by the name of each part, from others.
+    def fingerprints(self) -> dict[str, str]:
+        """Return what tells all of these data, by the name of each part, from others."""
+        found = {split: fingerprint(getattr(self, split)) for split in SPLITS}
+        return found | {f"{split} labels": fingerprint(y) for split, y in (self.labels or {}).items()}
 
-        Args:
-            num_labels: Of the data as they are with so many labels alone, as :func:`load` takes it.
+    def with_few_labels(self, num: int) -> "Data":
+        """Return the data as if few labels were known: ``num`` for training, none for validation, all to test.
+
+        Raises:
+            ValueError: When there aren't so many, or none to condition on.
         """
-        found = {split: fingerprint(getattr(self, split)) for split in ("train", "validation", "test")}
-        labels = self.labels or {}
-        labels = keep_few(labels, num_labels) if labels and num_labels is not None else labels
-        return found | {f"{split} labels": fingerprint(y) for split, y in labels.items()}
+        if self.num_classes is None or self.labels is None:
+            raise ValueError(f"num_labels={num}: there are no labels to keep without --condition label; add it")
+        unknown = torch.full_like(self.labels["validation"], UNKNOWN)
+        few = {"train": keep_labels(self.labels["train"], num), "validation": unknown}
+        return replace(self, labels=self.labels | few)
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
@@ -134,8 +142,6 @@ def load(
         ((1, 8, 8), 17)
     """
     _check_arguments(pixels, levels)
-    if num_labels is not None and condition is None:
-        raise ValueError(f"num_labels={num_labels}: there are no labels to keep without --condition label; add it")
     source = _read(data, data_dir, missing, condition, required=True)
     if condition is not None and source.y is None:
         raise ValueError(
@@ -165,9 +171,7 @@ def load(
         if labels is None:
             raise ValueError(f"condition={condition!r}: expected labels of the test data too, y_test; add them")
         num_classes = count_classes(condition, torch.cat([*labels.values()]))
-        if num_labels is not None:
-            labels = keep_few(labels, num_labels)
-    return Data(
+    dataset = Data(
         name=data,
         train=train,
         validation=_pixels.draw_once(valid, pixels, levels, _pixels.VALIDATION_SEED),
@@ -180,6 +184,7 @@ def load(
         columns=source.columns,
         num_classes=num_classes,
     )
+    return dataset if num_labels is None else dataset.with_few_labels(num_labels)
 
 
 def read(

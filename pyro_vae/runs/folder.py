@@ -197,13 +197,12 @@ def made_of_model(run: Path) -> list[Path]:
     return [*(run / name for name in (SUMMARY, MODEL, KEPT, *PICTURES)), *page, *evaluations(run), *own]
 
 
-def check_same_data(run: Path, dataset: Data, num_labels: int | None = None) -> None:
+def check_same_data(run: Path, dataset: Data) -> None:
     """Refuse data that changed since the run was trained and tested on them: figures would be of others.
 
     Args:
         run: The run folder.
         dataset: The data.
-        num_labels: How many labels the run has kept, where it has not kept all that the data have.
 
     Raises:
         ValueError: Naming the data.
@@ -211,5 +210,5 @@ def check_same_data(run: Path, dataset: Data, num_labels: int | None = None) -> 
     if not (run / SUMMARY).exists():
         return
     known = read_json(run / SUMMARY).get("data_fingerprint")
-    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints(num_labels))):
+    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints())):
         raise ValueError(f"data: {dataset.name} has changed ({part}) since {run} was trained on it; train again")

@@ -95,7 +95,7 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
         raise FileNotFoundError(
             f"{run}: its data are not there: {path} names {name!r}, but {why}; bring them there, or correct the path"
         ) from error
-    check_same_data(Path(run), dataset, config.get("num_labels"))
+    check_same_data(Path(run), dataset)
     if label is not None:
         dataset = dataset.of_class(label)
         _check_class(label, all_of(dataset))
