@@ -63,8 +63,8 @@ def refused(capsys, *arguments, status=2):
 def test_the_run_folder(run):
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     assert names == {
-        "config.yaml", "model.safetensors", "checkpoint/state.safetensors", "metrics.csv", "summary.json", "data.npz",
-        "samples.png", "reconstructions.png", "curves.png",
+        "config.yaml", "model.safetensors", "checkpoint/state.safetensors", "metrics.csv", "summary.json",
+        "kept_data.npz", "samples.png", "reconstructions.png", "curves.png",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     assert summary["data"] == "digits"

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = check_derivation()
     else:
         vae = load_run(args.run, args.label)
-        rows = check(vae, some_data(args.run, vae, NUM_DATA).data.test[:NUM_DATA])
+        rows = check(vae, some_data(args.run, vae, NUM_DATA).test[:NUM_DATA])
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

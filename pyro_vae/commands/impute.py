@@ -133,7 +133,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, name, columns = examples.x, examples.name, some_data(run, vae).data.columns
+        x, name, columns = examples.x, examples.name, some_data(run, vae).columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
         x, columns = source.x[: args.max_examples], source.columns

@@ -88,7 +88,7 @@ def _walk(opened: Opened, num: int) -> None:
     if args.near is not None:
         near, which = read_near(run, vae, args.near, **options_of(read_near, args))
         near, middle = near.to(device), f"the posterior mean of {which}"
-    test = some_data(run, vae, MAX_EXAMPLES).data.test[:MAX_EXAMPLES]
+    test = some_data(run, vae, MAX_EXAMPLES).test[:MAX_EXAMPLES]
     latents = encode(vae, test.to(device), seed=args.seed)
     dims = latents.order[:count]
     made = traverse(vae, dims, num=num, span=span, near=near, seed=args.seed)

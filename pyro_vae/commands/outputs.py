@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.data.arrays import as_small
 from pyro_vae.data.source import MEMORY_FRACTION, physical_memory
 from pyro_vae.machine.files import as_json, as_npz, write_files
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.folder import is_result
-from pyro_vae.runs.kept import small
 from pyro_vae.runs.opening import read_examples, some_data
 from pyro_vae.vae import VAE
 
@@ -126,7 +126,7 @@ def column_names(run: Path, vae: VAE) -> list[str] | None:
     """Return the names of a table's columns, from the data that the run was trained on; None of images."""
     if len(x_shape(vae)) == 3:
         return None
-    dataset = some_data(run, vae).data
+    dataset = some_data(run, vae)
     return list(dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])])
 
 
@@ -166,7 +166,7 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
         other: Whatever belongs to them; what is None is left out.
     """
     shape = x_shape(vae)
-    arrays = {name: small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
+    arrays = {name: as_small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
     return as_npz(arrays | {name: value.cpu().numpy() for name, value in other.items() if value is not None})
 
 

@@ -76,7 +76,7 @@ def main(opened: Opened) -> None:
 
     def draw(path: Path) -> None:
         if names is not None:
-            train = some_data(run, vae).data.train
+            train = some_data(run, vae).train
             complete = train[~train.isnan().any(1)]
             plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
             return

@@ -64,7 +64,7 @@ def parser() -> Parser:
 def main(opened: Opened) -> None:
     """Score examples, and leave the files in a folder."""
     args, vae, device, examples = opened.args, opened.vae, opened.device, opened.examples
-    held_out = read_examples(opened.run, vae, split=_against(args, examples))
+    held_out = read_examples(opened.run, vae, split=_against(args, examples), some=True)
     anomalous = None if args.anomalies is None else read_anomalies(args.anomalies, examples, args.max_examples)
     check_options(args, len(held_out.x))
     for x in (examples.x, held_out.x):

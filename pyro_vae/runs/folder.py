@@ -14,7 +14,7 @@ from pyro_vae.machine.reading import read_json, read_yaml
 
 CONFIG, METRICS, SUMMARY, PAGE = "config.yaml", "metrics.csv", "summary.json", "report.html"
 MODEL, STATE, LOG = "model.safetensors", "checkpoint/state.safetensors", "tensorboard"
-KEPT = "data.npz"  # some of the data
+KEPT = "kept_data.npz"
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
 # What a command leaves in a folder of its own: the file by which it is known, and all others.
 RESULTS = {

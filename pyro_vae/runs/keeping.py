@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.data import Data
+from pyro_vae.data import SPLITS, Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
@@ -160,6 +160,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     summary = {
         "epochs": training.epoch,
         "seed": training.options.seed,
+        "num_examples": {split: len(getattr(dataset, split)) for split in SPLITS},
         "best_epoch": training.best_epoch or None,
         "train_elbo": train_elbo,
         "test_elbo": elbo.mean().item(),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from pyro_vae.data.source import Source
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, KEPT, check_same_data
-from pyro_vae.runs.kept import Kept, all_of
 from pyro_vae.runs.kept import read as read_kept
 from pyro_vae.vae import VAE
 
@@ -96,44 +96,37 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
             f"{run}: its data are not there: {path} names {name!r}, but {why}; bring them there, or correct the path"
         ) from error
     check_same_data(Path(run), dataset)
-    if label is not None:
-        dataset = dataset.of_class(label)
-        _check_class(label, all_of(dataset))
+    if label is None:
+        return dataset
+    dataset = dataset.of_class(label)
+    if len(dataset.train) == 0 or len(dataset.test) == 0:
+        raise ValueError(f"--label {label}: {dataset.name} has no training or no test data of this class; name another")
     return dataset
 
 
-def _check_class(label: int, some: Kept) -> None:
-    if not (some.counts["train"] and some.counts["test"]):
-        raise ValueError(
-            f"--label {label}: {some.data.name} has no training or no test data of this class; name another"
-        )
-
-
-def some_data(run: str | os.PathLike, vae: VAE, num: int = 0) -> Kept:
-    """Return what a run keeps of its data, for pictures, the names of columns and the like; of its model's class.
+def some_data(run: str | os.PathLike, vae: VAE, num: int = 1) -> Data:
+    """Return some of a run's data, for pictures, the names of columns and the like; of its model's class.
 
     Args:
         run: The run folder.
         vae: Its model.
-        num: So many test data, if they are to be had: more than it keeps, from where they came from.
+        num: So many test data, if they are to be had. Where the run keeps fewer, all data are read.
 
     Raises:
         FileNotFoundError: When it keeps none, and they are gone.
         ValueError: When they don't fit the model, or none is of the class.
     """
-    kept = read_kept(Path(run), vae.label)
-    if kept is not None and kept.data.shape != vae.config.x_shape:
-        raise ValueError(f"{Path(run) / KEPT} keeps data of another model; remove it")
-    if kept is not None and vae.label is not None:
-        _check_class(vae.label, kept)
+    kept = read_kept(Path(run), vae)
+    if kept is not None and 0 in (len(kept.data.train), len(kept.data.test)):
+        kept = None
     if kept is not None and kept.has("test", num):
-        return kept
+        return kept.data
     try:
-        return all_of(run_data(run, vae.label))
+        return run_data(run, vae.label)
     except FileNotFoundError:
-        if kept is None or not len(kept.data.test):
+        if kept is None:
             raise
-        return kept
+        return kept.data
 
 
 def read_examples(
@@ -146,6 +139,7 @@ def read_examples(
     data_dir: str | None = None,
     max_examples: int | None = None,
     seed: int = 0,
+    some: bool = False,
 ) -> Examples:
     """Read some of a run's own data, or the user's, in the form that the run was trained on.
 
@@ -158,6 +152,7 @@ def read_examples(
         data_dir: The folder of mnist and its relatives, where the data are one of them.
         max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
+        some: Make do, with a warning, with the held-out data that the run keeps, where the others are gone.
 
     Raises:
         ValueError: Naming the option, what was expected and what came.
@@ -168,7 +163,7 @@ def read_examples(
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
     if data is None:
-        examples = _own(run, vae, split or "test", seed, max_examples)
+        examples = _own(run, vae, split or "test", seed, max_examples, some)
     else:
         examples = _users(run, vae, data, levels, data_dir)
     kept = slice(max_examples)
@@ -176,11 +171,20 @@ def read_examples(
     return Examples(examples.x[kept], examples.split, examples.name, labels)
 
 
-def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None) -> Examples:
+def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None, some: bool) -> Examples:
     try:
         dataset = run_data(run, vae.label)
-    except FileNotFoundError as error:
-        dataset = _kept(run, vae, split, num, error)
+    except FileNotFoundError as gone:
+        kept = read_kept(run, vae)
+        if kept is None:
+            raise
+        if not kept.has(split, num):
+            part = f"the first {len(getattr(kept.data, split)):,} {split} examples"
+            if not some:
+                others = "held-out data" if split == "train" else f"no more than {part}"
+                raise FileNotFoundError(f"{gone}, or ask for {others}, which {KEPT} keeps") from gone
+            warnings.warn(f"{gone}; until then it is {part} alone, which {KEPT} keeps", stacklevel=3)
+        dataset = kept.data
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
         raise ValueError(f"--split {split}: the run has no such data; name another split")
@@ -189,17 +193,6 @@ def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None) -> Example
             torch.manual_seed(seed)
             x = dataset.draw(x)
     return Examples(x, split, dataset.name, None if dataset.labels is None else dataset.labels[split])
-
-
-def _kept(run: Path, vae: VAE, split: str, num: int | None, gone: FileNotFoundError) -> Data:
-    """Return what a run keeps of its data, where that is as much as is asked for."""
-    some = some_data(run, vae)
-    if split == "train":  # they are given another random form each time
-        raise FileNotFoundError(f"{gone}; {KEPT} keeps held-out data") from gone
-    if not some.has(split, num):
-        kept, count = len(getattr(some.data, split)), some.counts[split]
-        raise FileNotFoundError(f"{gone}; {KEPT} keeps the first {kept:,} of {count:,} {split} examples") from gone
-    return some.data
 
 
 def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | None) -> Examples:

@@ -57,8 +57,7 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
-    some = some_data(run, vae, content.EXAMPLES)
-    dataset = some.data
+    dataset = some_data(run, vae, content.EXAMPLES)
     x = dataset.test[: content.EXAMPLES]
     labels = None if dataset.labels is None else dataset.labels["test"][: len(x)]
     latents = encode(vae, x, seed=seed)
@@ -68,10 +67,11 @@ def report(run: str | os.PathLike, *, check: bool = True, seed: int = 0, label: 
         check_equations(vae, dataset.test[:NUM_CHECKED], num_gradients=NUM_GRADIENTS) if check else []
     )
     is_image = len(dataset.shape) == 3
-    held_out = "validation data" if some.counts["validation"] else "training data"
+    counts = content.counts(summary, dataset)
+    held_out = "training data" if counts["validation"] == "0" else "validation data"
     return render(
         name=run.resolve().name,
-        model=content.introduction(vae, summary, some),
+        model=content.introduction(vae, summary, dataset, counts),
         explorer=content.explorer(vae, dataset, latents, labels, seed),
         images=content.images(vae, dataset, seed) if is_image else None,
         table=None if is_image else content.table(vae, dataset, seed),

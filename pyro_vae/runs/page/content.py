@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data import Data
+from pyro_vae.data import SPLITS, Data
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference.latent import Latents, plane
 from pyro_vae.machine.reading import read_columns, read_json
 from pyro_vae.plotting import SMALL
 from pyro_vae.runs.folder import METRICS
-from pyro_vae.runs.kept import SPLITS, Kept
 from pyro_vae.runs.opening import size
 from pyro_vae.runs.page import figures
 from pyro_vae.runs.page.explorer import Network, Plane, explore
@@ -31,15 +30,22 @@ COLUMNS, BARS = 12, 40  # of a table, and latent dimensions, that are drawn
 Limits = tuple[float, float]
 
 
-def introduction(vae: VAE, summary: dict[str, Any], some: Kept) -> dict[str, Any]:
+def counts(summary: dict[str, Any], dataset: Data) -> dict[str, str]:
+    """Return how many examples of each split the run was trained and tested on."""
+    # Earlier versions did not say so, nor keep a part of the data alone.
+    known = _object(summary.get("num_examples", {split: len(getattr(dataset, split)) for split in SPLITS}))
+    return {split: number(known.get(split), 0) for split in SPLITS}
+
+
+def introduction(vae: VAE, summary: dict[str, Any], dataset: Data, counts: dict[str, str]) -> dict[str, Any]:
     """Return what the model is, part by part."""
-    config, dataset = vae.config, some.data
+    config = vae.config
     weights = sum(p.numel() for p in vae.parameters())
     return {
         "data": dataset.name,
         "size": size(dataset.shape),
         "pixels": dataset.pixels,
-        "counts": [number(some.counts[split], 0) for split in SPLITS],
+        "counts": counts,
         "parts": config.names,
         "objective": short(summary.get("objective")),
         "epochs": number(summary.get("epochs"), 0),
