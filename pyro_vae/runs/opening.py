@@ -23,6 +23,10 @@ from pyro_vae.runs.kept import read as read_kept
 from pyro_vae.vae import VAE
 
 
+class DataGoneError(FileNotFoundError):
+    """The data that a run was trained on are not where they were."""
+
+
 @dataclass(frozen=True, repr=False)
 class Examples(ShowsShapes):
     """Data that a command works on.
@@ -92,7 +96,7 @@ def run_data(run: str | os.PathLike, label: int | None = None) -> Data:
     except FileNotFoundError as error:
         name = config["data"]
         why = str(error) if name in data.KNOWN else f"there is nothing at {Path(str(name)).expanduser().absolute()}"
-        raise FileNotFoundError(
+        raise DataGoneError(
             f"{run}: its data are not there: {path} names {name!r}, but {why}; bring them there, or correct the path"
         ) from error
     check_same_data(Path(run), dataset)
@@ -123,7 +127,7 @@ def some_data(run: str | os.PathLike, vae: VAE, num: int = 1) -> Data:
         return kept.data
     try:
         return run_data(run, vae.label)
-    except FileNotFoundError:
+    except DataGoneError:
         if kept is None:
             raise
         return kept.data
@@ -174,7 +178,7 @@ def read_examples(
 def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None, some: bool) -> Examples:
     try:
         dataset = run_data(run, vae.label)
-    except FileNotFoundError as gone:
+    except DataGoneError as gone:
         kept = read_kept(run, vae)
         if kept is None:
             raise
@@ -182,7 +186,7 @@ def _own(run: Path, vae: VAE, split: str, seed: int, num: int | None, some: bool
             part = f"the first {len(getattr(kept.data, split)):,} {split} examples"
             if not some:
                 others = "held-out data" if split == "train" else f"no more than {part}"
-                raise FileNotFoundError(f"{gone}, or ask for {others}, which {KEPT} keeps") from gone
+                raise DataGoneError(f"{gone}, or ask for {others}, which {KEPT} keeps") from gone
             warnings.warn(f"{gone}; until then it is {part} alone, which {KEPT} keeps", stacklevel=3)
         dataset = kept.data
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
