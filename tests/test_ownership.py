@@ -133,8 +133,8 @@ def test_a_run_that_is_replaced_leaves_all_files_of_the_users_and_no_results(run
     assert (run / "sample").is_dir()
     train.main([*QUICK, "--run", str(run), "--overwrite", "--seed", "1"])
     new = {
-        "config.yaml", "metrics.csv", "summary.json", "model.safetensors", "checkpoint/state.safetensors",
-        "samples.png", "reconstructions.png", "curves.png",
+        "config.yaml", "metrics.csv", "summary.json", "kept_data.npz", "model.safetensors",
+        "checkpoint/state.safetensors", "samples.png", "reconstructions.png", "curves.png",
     }  # fmt: skip
     after = contents(run)
     assert after.keys() == {*mine, *new}

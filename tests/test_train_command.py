@@ -64,7 +64,7 @@ def test_the_run_folder(run):
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     assert names == {
         "config.yaml", "model.safetensors", "checkpoint/state.safetensors", "metrics.csv", "summary.json",
-        "samples.png", "reconstructions.png", "curves.png",
+        "kept_data.npz", "samples.png", "reconstructions.png", "curves.png",
     }  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     assert summary["data"] == "digits"
@@ -268,17 +268,12 @@ PARTS_OF_DATA = {
     "train": "x_train", "validation": "x_train", "test": "x_test",
     "train labels": "y_train", "validation labels": "y_train", "test labels": "y_test",
 }  # fmt: skip
+LABELLED = ["--condition", "label"]
 
 
 @pytest.mark.parametrize(
     ("part", "conditional"),
-    [
-        *itertools.product(PARTS_OF_DATA, [[], ["--condition", "label"]]),
-        # Of most others, the labels are forgotten.
-        *itertools.product(
-            ["train", "validation", "test", "test labels"], [["--condition", "label", "--num_labels", "20"]]
-        ),
-    ],
+    [*itertools.product(PARTS_OF_DATA, [[], LABELLED, [*LABELLED, "--num_labels", "20"]])],
     ids=str,
 )
 def test_a_change_of_any_part_of_the_data_is_said(part, conditional, tmp_path, capsys):

@@ -13,7 +13,7 @@ from rich.text import Text
 from pyro_vae.commands.arguments import LABEL_HELP, TRUST
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.equations import Row, check, check_derivation
-from pyro_vae.runs.opening import load_run, run_data
+from pyro_vae.runs.opening import load_run, some_data
 
 NUM_DATA = 32
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = check_derivation()
     else:
         vae = load_run(args.run, args.label, trust=args.trust)
-        rows = check(vae, run_data(args.run, vae).test[:NUM_DATA])
+        rows = check(vae, some_data(args.run, vae, NUM_DATA).test[:NUM_DATA])
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:

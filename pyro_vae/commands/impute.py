@@ -21,7 +21,6 @@ from pyro_vae.commands.imputation_report import by_example, names_of, words
 from pyro_vae.commands.outputs import (
     BLOCK,
     Results,
-    as_npz,
     bytes_of_datum,
     check_memory,
     check_samples,
@@ -35,8 +34,9 @@ from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import rows_of
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
 from pyro_vae.inference.impute import check_truth
+from pyro_vae.machine.files import as_npz
 from pyro_vae.runs.folder import results as earlier
-from pyro_vae.runs.opening import read_like, run_data
+from pyro_vae.runs.opening import read_like, some_data
 from pyro_vae.vae import VAE
 
 NAME = "impute"
@@ -177,7 +177,8 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, y, name, columns, label_column = examples.x, examples.labels, examples.name, run_data(run).columns, None
+        x, y, name, label_column = examples.x, examples.labels, examples.name, None
+        columns = some_data(run, vae).columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
         x, y, columns, label_column = source.x[: args.max_examples], source.y, source.columns, source.label_column

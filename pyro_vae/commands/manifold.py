@@ -11,7 +11,7 @@ from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import bytes_of_datum, check_memory, read_near, to_images, write_decoded
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
-from pyro_vae.runs.opening import read_examples
+from pyro_vae.runs.opening import read_examples, some_data
 
 NAME = "manifold"
 MAX_EXAMPLES = 2000  # test data that tell how much the dimensions are used
@@ -88,8 +88,8 @@ def _walk(opened: Opened, num: int) -> None:
     if args.near is not None:
         near, which = read_near(run, vae, args.near, **options_of(read_near, args))
         near, middle = near.to(device), f"the posterior mean of {which}"
-    examples = read_examples(run, vae, max_examples=MAX_EXAMPLES)
-    latents = encode(vae, examples.x.to(device), seed=args.seed)
+    test = some_data(run, vae, MAX_EXAMPLES).test[:MAX_EXAMPLES]
+    latents = encode(vae, test.to(device), seed=args.seed)
     dims = latents.order[:count]
     made = traverse(vae, dims, num=num, span=span, near=near, seed=args.seed)
     x, z = made.x.cpu(), made.z.cpu()
@@ -101,7 +101,7 @@ def _walk(opened: Opened, num: int) -> None:
     other = {"z": z, "dims": torch.tensor(dims), "s": s}
     results = write_decoded(opened.folder, "traversals", vae, names, {"x": x}, first=first | _columns(z), **other)
     order = ", ".join(f"z{j + 1} {use[j].item():.2f}" for j in dims[:8]) + (", …" if len(dims) > 8 else "")
-    print(f"dimensions  {order} ({unit}, of {len(examples.x):,} test examples)")
+    print(f"dimensions  {order} ({unit}, of {len(test):,} test examples)")
     print(f"walks       {len(dims)}, from {-span:g} to {span:g} standard deviations of the prior, through {middle}")
 
     def draw(path: Path) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from pyro_vae.data.arrays import as_small
 from pyro_vae.evidence.result import standard_error
-from pyro_vae.machine.files import as_json, write_files
+from pyro_vae.machine.files import as_json, as_npz, write_files
 from pyro_vae.machine.memory import largest
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.folder import is_result
-from pyro_vae.runs.opening import read_examples, run_data
+from pyro_vae.runs.opening import read_examples, some_data
 from pyro_vae.vae import VAE
 
 BLOCK = 64  # data whose importance weights are kept at the same time, at least
@@ -90,7 +90,7 @@ def read_near(
         name, row = near, "0"
     if not name and (levels is not None or data_dir is not None):
         raise ValueError(f"--near {near}: --levels and --data_dir say how to read a file; name one, as FILE:{near}")
-    examples = read_examples(run, vae, data=name or None, levels=levels, data_dir=data_dir)
+    examples = read_examples(run, vae, data=name or None, levels=levels, data_dir=data_dir, max_examples=int(row) + 1)
     x = examples.x[check_row("near", int(row), len(examples.x))]
     return x, f"row {int(row)} of {Path(name).name if name else 'the test data'}"
 
@@ -148,7 +148,7 @@ def column_names(run: Path, vae: VAE) -> list[str] | None:
     """Return the names of a table's columns, from the data that the run was trained on; None of images."""
     if len(x_shape(vae)) == 3:
         return None
-    dataset = run_data(run)
+    dataset = some_data(run, vae)
     return list(dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])])
 
 
@@ -188,23 +188,11 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
         other: Whatever belongs to them; what is None is left out.
     """
     shape = x_shape(vae)
-    arrays = {name: _small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
+    arrays = {name: as_small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
     for name, value in other.items():
         if value is not None:
             arrays[name] = value.cpu().numpy() if isinstance(value, Tensor) else value
     return as_npz(arrays)
-
-
-def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the content of a .npz file of arrays by name."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stubs expect allow_pickle among them
-    return buffer.getvalue()
-
-
-def _small(x: Tensor) -> np.ndarray:
-    whole = bool(((x == x.round()) & (x >= 0) & (x <= 255)).all())
-    return (x.to(torch.uint8) if whole else x).cpu().numpy()
 
 
 def beside(ours: Mapping[str, Any], own: Iterable[tuple[str, Any]]) -> dict[str, Any]:

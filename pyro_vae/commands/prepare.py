@@ -42,7 +42,12 @@ BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
     dataset = load_data(config)
-    return dataset, *set_up(config, dataset)
+    return dataset, *set_up(config, with_known_labels(config, dataset))
+
+
+def with_known_labels(config: Namespace, dataset: Data) -> Data:
+    """Return the data as if no more labels were known than the options say."""
+    return dataset if config.num_labels is None else dataset.with_few_labels(config.num_labels)
 
 
 def load_data(config: Namespace) -> Data:
@@ -57,7 +62,6 @@ def load_data(config: Namespace) -> Data:
         levels=config.levels,
         missing=config.missing,
         condition=config.condition,
-        num_labels=config.num_labels,
         data_dir=config.data_dir,
     )
     if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):

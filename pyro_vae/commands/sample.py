@@ -14,7 +14,7 @@ from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import in_words, named
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import Decoded, sample
-from pyro_vae.runs.opening import condition_of, read_examples, run_data
+from pyro_vae.runs.opening import condition_of, read_examples, some_data
 
 NAME = "sample"
 SHOWN = 144  # images in the picture
@@ -78,7 +78,7 @@ def main(opened: Opened) -> None:
 
     def draw(path: Path) -> None:
         if names is not None:
-            train = run_data(run, vae).train
+            train = some_data(run, vae).train
             complete = train[~train.isnan().any(1)]
             plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
             return

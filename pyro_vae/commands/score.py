@@ -81,7 +81,7 @@ def parser() -> Parser:
 def main(opened: Opened) -> None:
     """Score examples, and leave the files in a folder."""
     args, vae, device, examples = opened.args, opened.vae, opened.device, opened.examples
-    held_out = read_examples(opened.run, vae, split=_against(args, examples))
+    held_out = read_examples(opened.run, vae, split=_against(args, examples), some=True)
     anomalous = None if args.anomalies is None else read_anomalies(args.anomalies, examples, args.max_examples)
     check_options(args, len(held_out.x))
     for x in (examples.x, held_out.x):
@@ -96,7 +96,7 @@ def main(opened: Opened) -> None:
     for line in _seen(seen, args):
         print(line)
     parts = [(vae, torch.arange(len(x)))]
-    if args.cross_fit is not None and (seen >= 0).any():
+    if args.cross_fit is not None and seen is not None and (seen >= 0).any():
         parts = models_for(opened, seen, args.cross_fit)
     each = [(run_score(model, x[rows], normal, args), rows) for model, rows in parts]
     scores = each[0][0] if len(each) == 1 else join_scores(each)
@@ -105,9 +105,11 @@ def main(opened: Opened) -> None:
     if opened.names is not None:
         how = {"num_flagged": summary["flagged"], "most": args.num_explained, "names": opened.names}
         unusual = look_at_columns(parts, x, scores.rank.argsort(), **how, seed=args.seed + 2)
-    summary |= {"num_trained_on": int((seen >= 0).sum()), "cross_fit": args.cross_fit}
+    summary |= {"num_trained_on": None if seen is None else int((seen >= 0).sum()), "cross_fit": args.cross_fit}
     summary |= {"device": str(device), "seconds": round(time.monotonic() - start, 3)}
-    columns = by_example(scores, examples, anomalous, args) | {"trained_on": (seen >= 0).long()}
+    columns = by_example(scores, examples, anomalous, args)
+    if seen is not None:
+        columns["trained_on"] = (seen >= 0).long()
     files: dict[str, Any] = {"scores.json": summary}
     if unusual is not None:
         columns["columns"] = named_columns(unusual, len(x))
@@ -118,8 +120,14 @@ def main(opened: Opened) -> None:
     results.conclude(lambda path: draw(path, vae, scores, examples, args))
 
 
-def _seen(seen: Tensor, args: Namespace) -> Iterator[str]:
+def _seen(seen: Tensor | None, args: Namespace) -> Iterator[str]:
     """Yield what there is to say of examples that the run was trained on, line by line."""
+    if seen is None:
+        if args.cross_fit is not None:
+            raise ValueError("--cross_fit: the run's training data are gone; bring them back, or leave it out")
+        if args.data is not None:
+            yield "trained on  perhaps some of these examples: the run's own data are gone"
+        return
     count = int((seen >= 0).sum())
     if args.cross_fit is not None:
         what = f"{count:,} of {len(seen):,} examples" if count else "no example, since none was trained on"

@@ -8,18 +8,21 @@ from torch import Tensor
 
 from pyro_vae.commands.arguments import Opened, options_of
 from pyro_vae.commands.configuration import parse
-from pyro_vae.commands.prepare import load_data, set_up
+from pyro_vae.commands.prepare import load_data, set_up, with_known_labels
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.data.arrays import find_rows
 from pyro_vae.runs.folder import CONFIG, check_same_data
-from pyro_vae.runs.opening import Examples, of_label, read_examples, run_data
+from pyro_vae.runs.opening import DataGoneError, Examples, of_label, read_examples, run_data
 from pyro_vae.training import cross_fit
 from pyro_vae.vae import VAE
 
 
-def trained_on(run: Path, vae: VAE, examples: Examples, args: Namespace) -> Tensor:
-    """Return which row of the run's training data each example is equal to, (N,), or -1."""
-    dataset = run_data(run)
+def trained_on(run: Path, vae: VAE, examples: Examples, args: Namespace) -> Tensor | None:
+    """Return which row of the run's training data each example is equal to, (N,), or -1; None where they are gone."""
+    try:
+        dataset = run_data(run)
+    except DataGoneError:
+        return None
     if dataset.draw is not None:  # what a random form was drawn from is compared
         examples = read_examples(run, vae, **options_of(read_examples, args), drawn=False)
     return find_rows(examples.x, dataset.train)
@@ -30,11 +33,13 @@ def say_trained_on(run: Path, vae: VAE, examples: Examples, args: Namespace) -> 
     if args.data is None:  # which split they are is said anyway
         return
     try:
-        count = int((trained_on(run, vae, examples, args) >= 0).sum())
+        seen = trained_on(run, vae, examples, args)
     except (OSError, ValueError) as error:
         print(f"trained on  perhaps some of these examples: {error}")
         return
-    if count:
+    if seen is None:
+        print("trained on  perhaps some of these examples: the run's own data are gone")
+    elif count := int((seen >= 0).sum()):
         print(f"trained on  {count:,} of these {len(examples.x):,} examples: the model knows them better than new ones")
 
 
@@ -50,6 +55,7 @@ def models_for(opened: Opened, seen: Tensor, num_folds: int) -> list[tuple[VAE, 
     config = parse(["--config", str(run / CONFIG)])
     dataset = load_data(config)
     check_same_data(run, dataset)
+    dataset = with_known_labels(config, dataset)
 
     def train(rows: Tensor) -> VAE:
         own = config.clone()

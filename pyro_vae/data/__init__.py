@@ -13,14 +13,16 @@ from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
 from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
-from pyro_vae.data.labels import classes_of, keep_few, take_labels, to_classes
+from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
 from pyro_vae.data.source import Source, fingerprint, warn_far_out
 from pyro_vae.machine.reading import check_file
 
-__all__ = ["KNOWN", "SPLIT_SEED", "Data", "load", "read"]
+__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "load", "read"]
 
 # The order in which a user's own data are split is that of this seed.
 SPLIT_SEED = 20190103
+
+SPLITS = ("train", "validation", "test")
 
 _READERS = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
 
@@ -66,16 +68,22 @@ class Data(ShowsShapes):
         labels = self.labels and {split: to_classes(y, self.classes, classes) for split, y in self.labels.items()}
         return replace(self, labels=labels, classes=classes)
 
-    def fingerprints(self, num_labels: int | None = None) -> dict[str, str]:
-        """Return what tells all of these data, by the name of each part, from others.
+    def fingerprints(self) -> dict[str, str]:
+        """Return what tells all of these data, by the name of each part, from others."""
+        found = {split: fingerprint(getattr(self, split)) for split in SPLITS}
+        return found | {f"{split} labels": fingerprint(y) for split, y in (self.labels or {}).items()}
 
-        Args:
-            num_labels: Of the data as they are with so many labels alone, as :func:`load` takes it.
+    def with_few_labels(self, num: int) -> "Data":
+        """Return the data as if few labels were known: ``num`` for training, none for validation, all to test.
+
+        Raises:
+            ValueError: When there aren't so many, or none to condition on.
         """
-        found = {split: fingerprint(getattr(self, split)) for split in ("train", "validation", "test")}
-        labels = self.labels or {}
-        labels = keep_few(labels, num_labels) if labels and num_labels is not None else labels
-        return found | {f"{split} labels": fingerprint(y) for split, y in labels.items()}
+        if self.num_classes is None or self.labels is None:
+            raise ValueError(f"num_labels={num}: there are no labels to keep without --condition label; add it")
+        unknown = torch.full_like(self.labels["validation"], UNKNOWN)
+        few = {"train": keep_labels(self.labels["train"], num), "validation": unknown}
+        return replace(self, labels=self.labels | few)
 
     def of_class(self, label: int) -> "Data":
         """Return the data of one class, where labels are known; otherwise all."""
@@ -145,8 +153,6 @@ def load(
         ((1, 8, 8), 17)
     """
     _check_arguments(pixels, levels)
-    if num_labels is not None and condition is None:
-        raise ValueError(f"num_labels={num_labels}: there are no labels to keep without --condition label; add it")
     source = _read(data, data_dir, missing, condition, required=True)
     if condition is not None and source.y is None:
         raise ValueError(
@@ -177,9 +183,7 @@ def load(
             raise ValueError(f"condition={condition!r}: expected labels of all sets, such as y_test; add them")
         classes = classes_of(condition, torch.cat([*labels.values()]), source.classes)
         labels = {split: to_classes(y, source.classes, classes) for split, y in labels.items()}
-        if num_labels is not None:
-            labels = keep_few(labels, num_labels)
-    return Data(
+    dataset = Data(
         name=data,
         train=train,
         validation=_pixels.draw_once(valid, pixels, levels, _pixels.VALIDATION_SEED),
@@ -194,6 +198,7 @@ def load(
         classes=classes,
         label_column=source.label_column,
     )
+    return dataset if num_labels is None else dataset.with_few_labels(num_labels)
 
 
 def read(

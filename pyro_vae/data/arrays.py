@@ -20,6 +20,12 @@ class ShowsShapes:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def as_small(x: Tensor) -> np.ndarray:
+    """Return numbers as an array; whole ones from 0 to 255 as bytes."""
+    whole = bool(((x == x.round()) & (x >= 0) & (x <= 255)).all())
+    return (x.to(torch.uint8) if whole else x).cpu().numpy()
+
+
 def _shape(value: Any) -> str:
     if isinstance(value, Tensor):
         return str(tuple(value.shape))

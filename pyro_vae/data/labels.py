@@ -146,12 +146,6 @@ def keep_labels(y: Tensor, num: int, seed: int = KEEP_SEED) -> Tensor:
     return torch.full_like(y, UNKNOWN).index_copy(0, kept, y[kept])
 
 
-def keep_few(labels: dict[str, Tensor], num: int) -> dict[str, Tensor]:
-    """Return the labels of each split as if few were known: ``num`` for training, none for validation, all to test."""
-    unknown = torch.full_like(labels["validation"], UNKNOWN)
-    return labels | {"train": keep_labels(labels["train"], num), "validation": unknown}
-
-
 def with_labels(x: Tensor, y: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
     """Return the data as a program takes them: with their labels, (N,), if all are known, and else without."""
     return x if y is None or bool((y == UNKNOWN).any()) else (x, y)

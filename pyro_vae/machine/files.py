@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and never through a link that a folder holds."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -8,6 +9,8 @@ import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 TEMPORARY = ".pyro_vae-{}.tmp"  # what becomes of it when a process is killed: see `remove_leftovers`
 
@@ -40,6 +43,13 @@ def as_json(value: Any) -> str:
         }
     """
     return json.dumps(finite(value), indent=2) + "\n"
+
+
+def as_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the content of a .npz file of arrays by name."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stubs expect allow_pickle among them
+    return buffer.getvalue()
 
 
 def finite(value: Any) -> Any:

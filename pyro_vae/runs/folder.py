@@ -14,6 +14,7 @@ from pyro_vae.machine.reading import read_json, read_yaml
 
 CONFIG, METRICS, SUMMARY, PAGE = "config.yaml", "metrics.csv", "summary.json", "report.html"
 MODEL, STATE, LOG = "model.safetensors", "checkpoint/state.safetensors", "tensorboard"
+KEPT = "kept_data.npz"
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
 # What a command leaves in a folder of its own: the file by which it is known, and all others.
 RESULTS = {
@@ -190,19 +191,18 @@ def is_page(path: Path) -> bool:
 
 
 def made_of_model(run: Path) -> list[Path]:
-    """Return the files in a run folder that say something of its model, and would be wrong about another one."""
+    """Return what the end of a training leaves, and commands make of it: it would be wrong about another model."""
     own = [path for command in RESULTS for path in results(run / command, command) if not path.parent.is_symlink()]
     page = [run / PAGE] if is_page(run / PAGE) else []
-    return [*(run / name for name in (SUMMARY, MODEL, *PICTURES)), *page, *evaluations(run), *own]
+    return [*(run / name for name in (SUMMARY, MODEL, KEPT, *PICTURES)), *page, *evaluations(run), *own]
 
 
-def check_same_data(run: Path, dataset: Data, num_labels: int | None = None) -> None:
+def check_same_data(run: Path, dataset: Data) -> None:
     """Refuse data that changed since the run was trained and tested on them: figures would be of others.
 
     Args:
         run: The run folder.
         dataset: The data.
-        num_labels: How many labels the run has kept, where it has not kept all that the data have.
 
     Raises:
         ValueError: Naming the data.
@@ -210,5 +210,5 @@ def check_same_data(run: Path, dataset: Data, num_labels: int | None = None) -> 
     if not (run / SUMMARY).exists():
         return
     known = read_json(run / SUMMARY).get("data_fingerprint")
-    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints(num_labels))):
+    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints())):
         raise ValueError(f"data: {dataset.name} has changed ({part}) since {run} was trained on it; train again")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.data import Data
+from pyro_vae.data import SPLITS, Data
 from pyro_vae.data.labels import UNKNOWN, with_labels
 from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
@@ -22,9 +22,10 @@ from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
 from pyro_vae.program import Data as ProgramData
+from pyro_vae.runs import kept
 from pyro_vae.runs.checkpoint import checkpoint_folder, save, state_as_bytes
 from pyro_vae.runs.files import beside_the_figures
-from pyro_vae.runs.folder import CONFIG, LOG, METRICS, PICTURES, RESULTS, STATE, SUMMARY, made_of_model
+from pyro_vae.runs.folder import CONFIG, KEPT, LOG, METRICS, PICTURES, RESULTS, STATE, SUMMARY, made_of_model
 from pyro_vae.training.loop import Training
 from pyro_vae.vae import VAE
 
@@ -136,6 +137,7 @@ def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[s
     """Write the trained model, its figures on the test data and its pictures; return the summary."""
     vae.eval()
     save(vae, run)
+    write_file(run / KEPT, kept.as_bytes(dataset))
     with own_seed(training.options.seed, device=training.device):
         summary = facts | summarize(vae, dataset, training)
         write_file(run / SUMMARY, as_json(summary))
@@ -158,6 +160,7 @@ def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
     summary = {
         "epochs": training.epoch,
         "seed": training.options.seed,
+        "num_examples": {split: len(getattr(dataset, split)) for split in SPLITS},
         "best_epoch": training.best_epoch or None,
         "train_elbo": train_elbo,
         "test_elbo": elbo.mean().item(),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from pyro_vae.data.labels import in_words, named, to_classes
 from pyro_vae.data.source import Source
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
-from pyro_vae.runs.folder import CONFIG, check_same_data
+from pyro_vae.runs.folder import CONFIG, KEPT, check_same_data
+from pyro_vae.runs.kept import read as read_kept
 from pyro_vae.vae import VAE
 
 DATA_OPTIONS: dict[str, Any] = {
@@ -33,6 +35,10 @@ DATA_OPTIONS: dict[str, Any] = {
     "condition": (str, None),
     "num_labels": (int, None),
 }
+
+
+class DataGoneError(FileNotFoundError):
+    """The data that a run was trained on are not where they were."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,8 +125,15 @@ def run_data(run: str | os.PathLike, vae: VAE | None = None) -> Data:
         options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
     except KeyError as error:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
-    dataset = data.load(**options)
-    check_same_data(Path(run), dataset, config.get("num_labels"))
+    try:
+        dataset = data.load(**options)
+    except FileNotFoundError as error:
+        name = config["data"]
+        why = str(error) if name in data.KNOWN else f"there is nothing at {Path(str(name)).expanduser().absolute()}"
+        raise DataGoneError(
+            f"{run}: its data are not there: {path} names {name!r}, but {why}; bring them there, or correct the path"
+        ) from error
+    check_same_data(Path(run), dataset)
     if vae is not None and vae.config.num_classes is not None:
         dataset = dataset.in_classes(vae.config.class_names)
     return dataset if vae is None or vae.label is None else dataset.of_class(vae.label)
@@ -130,6 +143,31 @@ def condition_of(run: str | os.PathLike) -> str | None:
     """Return what the data of a run are conditioned on, "label" or the name of a table's column; None if on nothing."""
     path = Path(run) / CONFIG
     return read_yaml(path, **DATA_OPTIONS).get("condition") if path.exists() else None
+
+
+def some_data(run: str | os.PathLike, vae: VAE, num: int = 1) -> Data:
+    """Return some of a run's data, for pictures, the names of columns and the like; of its model's class.
+
+    Args:
+        run: The run folder.
+        vae: Its model.
+        num: So many test data, if they are to be had. Where the run keeps fewer, all data are read.
+
+    Raises:
+        FileNotFoundError: When it keeps none, and they are gone.
+        ValueError: When they don't fit the model, or none is of the class.
+    """
+    kept = read_kept(Path(run), vae)
+    if kept is not None and 0 in (len(kept.data.train), len(kept.data.test)):
+        kept = None
+    if kept is not None and kept.has("test", num):
+        return kept.data
+    try:
+        return run_data(run, vae)
+    except DataGoneError:
+        if kept is None:
+            raise
+        return kept.data
 
 
 def read_examples(
@@ -143,6 +181,7 @@ def read_examples(
     max_examples: int | None = None,
     seed: int = 0,
     drawn: bool = True,
+    some: bool = False,
 ) -> Examples:
     """Read some of a run's own data, or the user's, in the form that the run was trained on.
 
@@ -156,6 +195,7 @@ def read_examples(
         max_examples: Only the first so many. Default: all.
         seed: Of the random form that training data are given.
         drawn: Draw a random form; else return what it is drawn from, where that is known.
+        some: Make do, with a warning, with the held-out data that the run keeps, where the others are gone.
 
     Raises:
         ValueError: Naming the option, what was expected and what came.
@@ -166,7 +206,7 @@ def read_examples(
     if data is not None and split is not None:
         raise ValueError("--split is of the run's own data; leave it out with --data")
     if data is None:
-        examples = _own(run, vae, split or "test", seed, drawn)
+        examples = _own(run, vae, split or "test", seed, drawn, max_examples, some)
     else:
         examples = _users(run, vae, data, levels, data_dir, drawn)
     kept = slice(max_examples)
@@ -174,8 +214,20 @@ def read_examples(
     return replace(examples, x=examples.x[kept], labels=labels, rows=rows)
 
 
-def _own(run: Path, vae: VAE, split: str, seed: int, drawn: bool) -> Examples:
-    dataset = run_data(run, vae)
+def _own(run: Path, vae: VAE, split: str, seed: int, drawn: bool, num: int | None, some: bool) -> Examples:
+    try:
+        dataset = run_data(run, vae)
+    except DataGoneError as gone:
+        kept = read_kept(run, vae)
+        if kept is None:
+            raise
+        if not kept.has(split, num):
+            part = f"the first {len(getattr(kept.data, split)):,} {split} examples"
+            if not some:
+                others = "held-out data" if split == "train" else f"no more than {part}"
+                raise DataGoneError(f"{gone}, or ask for {others}, which {KEPT} keeps") from gone
+            warnings.warn(f"{gone}; until then it is {part} alone, which {KEPT} keeps", stacklevel=3)
+        dataset = kept.data
     x = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if len(x) == 0:
         of_class = "" if vae.label is None else f" of class {vae.config.class_names[vae.label]}"

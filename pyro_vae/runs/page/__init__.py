@@ -14,7 +14,7 @@ from pyro_vae.equations import check as check_equations
 from pyro_vae.inference.latent import encode
 from pyro_vae.machine.reading import read_json
 from pyro_vae.runs.folder import CONFIG, SUMMARY
-from pyro_vae.runs.opening import load_run, run_data
+from pyro_vae.runs.opening import load_run, some_data
 from pyro_vae.runs.page import content
 from pyro_vae.runs.page.facts import settings
 
@@ -48,7 +48,8 @@ def report(
         The page.
 
     Raises:
-        FileNotFoundError: When it is no run folder, its training isn't finished, or its data are gone.
+        FileNotFoundError: When it is no run folder, its training isn't finished, or it keeps none of its data and they
+            are gone.
         ValueError: When a file of it is not what it should be, or its data have changed.
 
     Example:
@@ -66,7 +67,7 @@ def report(
     if not (run / SUMMARY).exists():
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
-    dataset = run_data(run, vae)
+    dataset = some_data(run, vae, content.EXAMPLES)
     if len(dataset.shape) == 1:  # rows with values far out, whose codes would squeeze all others, are told of already
         dataset = dataset.where({"test": ~far_out(dataset.test).any(1)})
     x = dataset.test[: content.EXAMPLES]
@@ -80,10 +81,11 @@ def report(
         check_equations(vae, dataset.test[:NUM_CHECKED], num_gradients=NUM_GRADIENTS) if check else []
     )
     is_image = len(dataset.shape) == 3
-    held_out = "validation data" if len(dataset.validation) else "training data"
+    counts = content.counts(summary, dataset)
+    held_out = "training data" if counts["validation"] == "0" else "validation data"
     return render(
         name=run.resolve().name,
-        model=content.introduction(vae, summary, dataset),
+        model=content.introduction(vae, summary, dataset, counts),
         explorer=content.explorer(vae, dataset, latents, labels, seed),
         images=content.images(vae, dataset, seed) if is_image else None,
         table=None if is_image else content.table(vae, dataset, seed),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data import Data
+from pyro_vae.data import SPLITS, Data
 from pyro_vae.data.labels import Names, named
 from pyro_vae.equations import Row
 from pyro_vae.evidence.result import standard_error
@@ -31,7 +31,14 @@ COLUMNS, BARS = 12, 40  # of a table, and latent dimensions, that are drawn
 Limits = tuple[float, float]
 
 
-def introduction(vae: VAE, summary: dict[str, Any], dataset: Data) -> dict[str, Any]:
+def counts(summary: dict[str, Any], dataset: Data) -> dict[str, str]:
+    """Return how many examples of each split the run was trained and tested on."""
+    # Earlier versions did not say so, nor keep a part of the data alone.
+    known = _object(summary.get("num_examples", {split: len(getattr(dataset, split)) for split in SPLITS}))
+    return {split: number(known.get(split), 0) for split in SPLITS}
+
+
+def introduction(vae: VAE, summary: dict[str, Any], dataset: Data, counts: dict[str, str]) -> dict[str, Any]:
     """Return what the model is, part by part."""
     config = vae.config
     weights = sum(p.numel() for p in vae.parameters())
@@ -39,7 +46,7 @@ def introduction(vae: VAE, summary: dict[str, Any], dataset: Data) -> dict[str, 
         "data": dataset.name,
         "size": size(dataset.shape),
         "pixels": dataset.pixels,
-        "counts": [f"{len(x):,}" for x in (dataset.train, dataset.validation, dataset.test)],
+        "counts": counts,
         "parts": config.names,
         "objective": short(summary.get("objective")),
         "epochs": number(summary.get("epochs"), 0),
