@@ -10,12 +10,14 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 import yaml
 
 import pyro_vae
 from pyro_vae.commands import evaluate, train
 from pyro_vae.machine.lock import LOCK, taken
+from pyro_vae.runs.folder import results
 from tests.processes import CONTEXT
 from tests.test_files import INTO_A_FOLDER, QUICK, WRITERS, call, contents, refused
 
@@ -139,6 +141,17 @@ def test_a_run_that_is_replaced_leaves_all_files_of_the_users_and_no_results(run
     after = contents(run)
     assert after.keys() == {*mine, *new}
     assert after | mine == after
+
+
+@pytest.mark.pictures
+def test_all_that_a_command_leaves_of_a_table_is_known_as_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("t.csv", np.random.default_rng(0).normal(size=(60, 3)), delimiter=",", header="a,b,c", comments="")
+    train.main(["--data", "t.csv", "--likelihood", "Gaussian", "--epochs", "1", "--latent_dim", "2", "--run", "run"])
+    options = {"interpolate": ["--between", "0", "1"], "augment": ["--data", "t.csv"], "impute": ["--hide", "0.3"]}
+    for name in sorted({*INTO_A_FOLDER} - {"classify"}):
+        importlib.import_module(f"pyro_vae.commands.{name}").main(["run", *options.get(name, [])])
+        assert sorted(results(tmp_path / "run" / name, name)) == sorted((tmp_path / "run" / name).iterdir()), name
 
 
 def test_a_longer_training_leaves_nothing_that_was_made_of_the_model_before(run):

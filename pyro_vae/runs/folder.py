@@ -25,7 +25,7 @@ RESULTS = {
     "manifold": (r"(manifold|traversals)\.npz", r"(manifold|traversals)\.(csv|png)"),
     "impute": (r"completed\.npz", r"completed\.png|(completed-\d+|mean|diagnostics)\.csv"),
     "augment": (r"augmented\.npz", r"augmented\.(csv|png)"),
-    "score": (r"scores\.json", r"scores\.(csv|png)"),
+    "score": (r"scores\.json", r"(scores|columns)\.csv|scores\.png"),
     "classify": (r"classes\.json", r"classes\.csv"),
 }
 EVALUATION = ("csv", "nc", "png", "json")
