@@ -149,6 +149,7 @@ def test_all_that_a_command_leaves_of_a_table_is_known_as_its_own(tmp_path, monk
     np.savetxt("t.csv", np.random.default_rng(0).normal(size=(60, 3)), delimiter=",", header="a,b,c", comments="")
     train.main(["--data", "t.csv", "--likelihood", "Gaussian", "--epochs", "1", "--latent_dim", "2", "--run", "run"])
     options = {"interpolate": ["--between", "0", "1"], "augment": ["--data", "t.csv"], "impute": ["--hide", "0.3"]}
+    options["score"] = ["--level", "0.5"]
     for name in sorted({*INTO_A_FOLDER} - {"classify"}):
         importlib.import_module(f"pyro_vae.commands.{name}").main(["run", *options.get(name, [])])
         assert sorted(results(tmp_path / "run" / name, name)) == sorted((tmp_path / "run" / name).iterdir()), name
