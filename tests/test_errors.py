@@ -275,8 +275,10 @@ WRONG = [
 def test_a_configuration_of_wrong_types(wrong, folder, capsys):
     spoil(folder / "run" / "config.yaml", **wrong)
     (name,) = wrong
-    for arguments in (["encode", "run"], ["check", "run"], ["report", "run"], ["impute", "run", "--data", "own.npy"]):
+    for arguments in (["encode", "run"], ["impute", "run", "--data", "own.npy"]):
         assert f"config.yaml: {name}: expected " in refused(capsys, *arguments)
+    for command in ("check", "report"):  # which have what they need in the other files
+        call(command, "run")
     assert name in refused(capsys, "train", "--config", "run/config.yaml")
     assert name in refused(capsys, "train", "--resume", "run", "--epochs", "3")
     with pytest.raises(ValueError, match=f"config.yaml: {name}: expected"):
