@@ -277,8 +277,8 @@ def test_a_configuration_of_wrong_types(wrong, folder, capsys):
     (name,) = wrong
     for arguments in (["encode", "run"], ["impute", "run", "--data", "own.npy"]):
         assert f"config.yaml: {name}: expected " in refused(capsys, *arguments)
-    for command in ("check", "report"):  # which have what they need in the other files
-        call(command, "run")
+    for other in ("check", "report"):  # which have what they need in the other files
+        call(other, "run")
     assert name in refused(capsys, "train", "--config", "run/config.yaml")
     assert name in refused(capsys, "train", "--resume", "run", "--epochs", "3")
     with pytest.raises(ValueError, match=f"config.yaml: {name}: expected"):

@@ -181,6 +181,12 @@ def test_more_than_fits_in_memory_is_refused_before_the_work(name, option, argum
     assert set(runs.rglob("*")) == before
 
 
+def test_the_largest_grid_is_named_whatever_was_asked_for(runs, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "physical_memory", lambda: 4 * 4 * (64 + 2) * 100)  # for 100 data
+    for num in (11, 1000, 10**9):
+        assert "--num: expected at most 10, a quarter" in refused(capsys, "manifold", runs / "plain", "--num", num)
+
+
 def test_more_samples_of_each_class_than_fit_in_memory_are_refused(runs, capsys):
     for name in ("classify", "evaluate"):
         assert "num_samples: expected at most" in refused(capsys, name, runs / "labelled", "--num_samples", 10**18)

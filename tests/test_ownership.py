@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import importlib
 import io
 import json
@@ -16,6 +17,7 @@ import yaml
 
 import pyro_vae
 from pyro_vae.commands import evaluate, train
+from pyro_vae.machine import lock
 from pyro_vae.machine.lock import LOCK, taken
 from pyro_vae.runs.folder import results
 from tests.processes import CONTEXT
@@ -153,6 +155,15 @@ def test_all_that_a_command_leaves_of_a_table_is_known_as_its_own(tmp_path, monk
     for name in sorted({*INTO_A_FOLDER} - {"classify"}):
         importlib.import_module(f"pyro_vae.commands.{name}").main(["run", *options.get(name, [])])
         assert sorted(results(tmp_path / "run" / name, name)) == sorted((tmp_path / "run" / name).iterdir()), name
+
+
+def test_a_log_beyond_a_link_is_not_the_runs(run, tmp_path):
+    mine = tmp_path / "mine" / "events.out.tfevents.1"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    (run / "tensorboard").symlink_to(mine.parent)
+    train.main([*QUICK, "--run", str(run), "--overwrite"])
+    assert mine.read_text() == "mine"
 
 
 def test_a_longer_training_leaves_nothing_that_was_made_of_the_model_before(run):
@@ -322,6 +333,15 @@ def test_a_folder_that_a_failed_command_has_made_goes_again(run, tmp_path, capsy
     refused(capsys, "sample", run, "--out", tmp_path / "a" / "b", "--num", 0)
     train_refused(capsys, "--run", tmp_path / "c" / "d", "--data", "nowhere.csv")
     assert {*tmp_path.rglob("*")} == before
+
+
+def test_only_a_lock_that_is_held_says_so(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "no such disk")
+
+    monkeypatch.setattr(lock, "_lock", fail)
+    with pytest.raises(OSError, match="no such disk"), taken(tmp_path, "busy"):
+        pass
 
 
 def test_a_lock_is_one_process_own(tmp_path):

@@ -310,6 +310,9 @@ def test_a_run_with_the_fingerprint_of_earlier_versions_opens(tmp_path, capsys):
     np.save(tmp_path / "table.npy", changed)
     with pytest.raises(ValueError, match="has changed"):
         run_data(tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"data_fingerprint": 7}))
+    with pytest.raises(ValueError, match=r"summary.json: data_fingerprint: expected str or dict, got 7"):
+        run_data(tmp_path / "run")
 
 
 def test_columns_from_the_command_line(tmp_path):

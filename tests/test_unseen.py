@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -153,6 +154,14 @@ def test_images_are_compared_before_a_random_form_is_drawn(tmp_path, capsys):
     capsys.readouterr()
     classify.main([str(tmp_path / "run"), "--data", str(tmp_path / "mixed.npz"), "--num_samples", "2"])
     assert "trained on  7 of these 11 examples" in capsys.readouterr().out
+
+
+def test_cross_fitting_trains_where_the_command_says(table, tmp_path):
+    config = shutil.copytree(table / "run", tmp_path / "run") / "config.yaml"
+    config.write_text(config.read_text().replace("device: auto", "device: cuda:9"))
+    options = ["--data", table / "all.csv", "--cross_fit", "2", "--device", "cpu"]
+    summary, _ = call(tmp_path / "run", tmp_path / "out", *options)
+    assert summary["cross_fit"] == 2
 
 
 def test_cross_fitting_scores_each_row_by_a_model_that_did_not_see_it(table, tmp_path, capsys, monkeypatch):

@@ -57,7 +57,7 @@ def main(opened: Opened) -> None:
 def _grid(opened: Opened, num: int) -> None:
     """Decode a grid, and write it."""
     vae, names = opened.vae, opened.names
-    check_memory("num", num, num * bytes_of_datum(vae))
+    check_memory("num", num, bytes_of_datum(vae), squared=True)
     made = manifold(vae, num, seed=opened.args.seed)
     x, z = made.x.cpu(), made.z.cpu()
     across, up = z[0, :, 0].numpy(), z[:, 0, 1].numpy()

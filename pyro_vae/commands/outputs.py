@@ -106,18 +106,20 @@ def check_row(option: str, row: int, size: int) -> int:
     return row
 
 
-def check_memory(option: str, count: int, each: int) -> None:
-    """Refuse to make so many that they would not fit in memory, before any is taken.
+def check_memory(option: str, count: int, each: int, *, squared: bool = False) -> None:
+    """Refuse to make so many, or the square of so many, that they would not fit in memory, before any is taken.
 
     Args:
         option: That says how many.
         count: How many.
         each: The bytes that each of them takes.
+        squared: They are in rows and columns, ``count`` each.
 
     Raises:
         ValueError: Naming the option.
     """
-    _check_most(option, count, largest() // each)
+    most = largest() // each
+    _check_most(option, count, math.isqrt(most) if squared else most)
 
 
 def check_samples(option: str, count: int) -> None:

@@ -52,7 +52,7 @@ def models_for(opened: Opened, seen: Tensor, num_folds: int) -> list[tuple[VAE, 
         num_folds: How many other models there are, each trained without a part of the run's training data.
     """
     run, args = opened.run, opened.args
-    config = parse(["--config", str(run / CONFIG)])
+    config = parse(["--config", str(run / CONFIG), "--device", args.device])
     dataset = load_data(config)
     check_same_data(run, dataset)
     dataset = with_known_labels(config, dataset)

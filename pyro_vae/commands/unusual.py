@@ -101,4 +101,4 @@ def words(unusual: Unusual) -> Iterator[str]:
             f"{unusual.scores.mean[row, d]:.3g} ± {unusual.scores.sd[row, d]:.2g}"
             for d in unusual.columns(row)
         )
-        yield f"            index {i}: {', '.join(values)}, as the other columns let expect"
+        yield f"            index {i}: {', '.join(values)}, given its other columns"

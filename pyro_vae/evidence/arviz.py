@@ -1,5 +1,8 @@
 """Posterior draws, weights and diagnostics as ArviZ data, for its 0.x and its 1.x line."""
 
+import errno
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ Groups = dict[str, dict[str, Tensor]]
 # What is in a group, for whom its name alone would mislead.
 MEANING = {
     "log_likelihood": (
-        "log p(x|z) of each datum at each draw of its own z, nats; NaN where nothing of it is observed. az.loo and "
+        "log p(x|z) of each datum at each draw of its own z, nats; 0 where nothing of it is observed. az.loo and "
         "az.compare make of it the harmonic mean of p(x|z), an estimate of log P(x) without a bound on its error: "
         "compare models by log_evidence in sample_stats."
     ),
@@ -52,7 +55,7 @@ def to_arviz(
     ``log_likelihood``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data``.
 
     The draws are only as good as k-hat is low. The predictive groups hold ``num_draws`` copies of the data. What is
-    blank or masked is NaN in ``observed_data``, and so is ``log_likelihood`` where nothing of a datum is observed. That
+    blank or masked is NaN in ``observed_data``; where nothing of a datum is observed, ``log_likelihood`` is 0. That
     is log p(x|z), given each datum's own z: compare models by ``log_evidence``, not by ArviZ's ``loo``. Each group says
     so itself, as its attribute ``about``.
 
@@ -117,10 +120,17 @@ def to_netcdf(draws: Any) -> bytes:
         options["encoding"] = {
             node.path: {name: {"zlib": True} for name in node.data_vars} for node in draws.subtree if node.data_vars
         }
+    size = sum(array.nbytes for group in _groups_of(draws) for array in group.data_vars.values())
     with tempfile.TemporaryDirectory() as folder:
+        if shutil.disk_usage(folder).free < size:  # HDF5 would not end well
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         path = Path(folder) / "draws.nc"
         draws.to_netcdf(str(path), **options)
         return path.read_bytes()
+
+
+def _groups_of(draws: Any) -> list[Any]:
+    return [*draws.subtree] if _is_datatree(draws) else [draws[group] for group in draws.groups()]
 
 
 def _is_datatree(draws: Any) -> bool:
@@ -143,7 +153,7 @@ def _groups(model: Program, x: Data, z: dict[str, Tensor], num_draws: int) -> Gr
         "posterior_predictive": {n: after[n]["value"] for n in observed},
         "prior": {n: before[n]["value"] for n in z},
         "prior_predictive": {n: before[n]["value"] for n in observed},
-        "observed_data": {n: _where(seen[n], site["value"]) for n, site in observed.items()},
+        "observed_data": {n: site["value"].where(seen[n], torch.nan) for n, site in observed.items()},
     }
 
 
@@ -167,12 +177,8 @@ def _seen(site: Any, x: Data) -> Tensor:
 
 
 def _log_likelihood(site: Any, seen: Tensor) -> Tensor:
-    """Return the log-density of a site, (S, B), for those data of which it observes anything."""
-    return _where(seen.reshape(len(seen), -1).any(1), site["fn"].log_prob(site["value"]))
-
-
-def _where(seen: Tensor, values: Tensor) -> Tensor:
-    return values if seen.all() else torch.where(seen, values, torch.nan)
+    """Return the log-density of a site, (S, B); 0 for those data of which it observes nothing."""
+    return torch.where(seen.reshape(len(seen), -1).any(1), site["fn"].log_prob(site["value"]), 0.0)
 
 
 def _dataset(variables: dict[str, list[Tensor]], group: str) -> Any:

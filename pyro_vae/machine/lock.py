@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = ".lock"
+BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of some file systems; there, it goes without
 
 if sys.platform == "win32":
@@ -63,7 +64,7 @@ def _take(path: Path, refusal: str) -> int:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 os.close(descriptor)
-                raise BlockingIOError(refusal) from error
+                raise BlockingIOError(refusal) if error.errno in BUSY else error from None
         # Whoever had it in between has removed the file that this one has opened.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):

@@ -122,8 +122,9 @@ def read_columns(path: Path, *names: str) -> dict[str, np.ndarray]:
         FileNotFoundError: When there is no such file.
         ValueError: When a column is missing, or holds anything but numbers.
     """
+    text = read_text(path)
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+        rows = list(csv.DictReader(io.StringIO(text)))
         columns = {name: np.array([float(row[name]) for row in rows]) for name in names}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: expected numbers in the columns {', '.join(names)} ({error!r})") from None

@@ -209,6 +209,6 @@ def check_same_data(run: Path, dataset: Data) -> None:
     """
     if not (run / SUMMARY).exists():
         return
-    known = read_json(run / SUMMARY).get("data_fingerprint")
-    if isinstance(known, str | dict) and (part := difference(known, dataset.fingerprints())):
+    known = read_json(run / SUMMARY, data_fingerprint=(str, dict)).get("data_fingerprint")
+    if known is not None and (part := difference(known, dataset.fingerprints())):
         raise ValueError(f"data: {dataset.name} has changed ({part}) since {run} was trained on it; train again")

@@ -72,7 +72,8 @@ class Checkpoints:
         self.last = time.monotonic()
         self.epoch, self.step = _place(training)
         self._is_first = True
-        self._log = [*(run / LOG).glob("events.out.tfevents.*")] if replaces else []
+        log = run / LOG  # what is beyond a link is not the run's
+        self._log = [*log.glob("events.out.tfevents.*")] if replaces and not log.is_symlink() else []
         self._calls, self._looked, self._wait = 0, self.last, 1
 
     def begin(self) -> None:
