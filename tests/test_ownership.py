@@ -195,6 +195,14 @@ def test_a_folder_of_other_files_is_not_written_into(name, run, tmp_path, capsys
     assert "--overwrite" in refused(capsys, name, run)
 
 
+def test_a_file_is_no_result_by_its_name_alone(run, tmp_path, capsys):
+    for name in ("samples.npz", "samples.csv"):
+        (tmp_path / name).write_text("mine")
+    line = refused(capsys, "sample", run, "--out", tmp_path, "--overwrite")
+    assert "holds other files, and no results of sample" in line
+    assert (tmp_path / "samples.npz").read_text() == "mine"
+
+
 @pytest.mark.parametrize("kind", ["csv", "json", "nc", "png"])
 def test_an_evaluation_takes_the_place_of_no_other_file(kind, run, capsys):
     (run / f"evaluation-mine.{kind}").write_text("{}")

@@ -122,6 +122,7 @@ BAD = {
     "none": (object(), "expected numbers"),
     "width": (torch.zeros(3, 17), r"expected rows of 16 numbers each \(1x4x4\), got shape \(3, 17\)"),
     "one datum": (torch.zeros(16), r"expected a row for each datum, \(N, D\) or \(N, H, W\), got shape \(16,\)"),
+    "sparse": (torch.zeros(3, 16).to_sparse(), r"expected a dense tensor, got one with layout torch.sparse_coo"),
     "complex": (torch.zeros(3, 16, dtype=torch.complex64), "expected real numbers, got torch.complex64"),
 }
 

@@ -297,6 +297,15 @@ def test_a_change_of_any_part_of_the_data_is_said(part, conditional, tmp_path, c
     assert f"has changed ({part}) since" in refused(capsys, "--resume", run, "--epochs", "3")
 
 
+def test_other_names_of_columns_are_other_data(tmp_path):
+    table = "\n".join(["a,b", *(f"{row},{row % 7}" for row in range(100))])
+    (tmp_path / "table.csv").write_text(table)
+    train("--data", tmp_path / "table.csv", "--likelihood", "Gaussian", *QUICK, "--run", tmp_path / "run")
+    (tmp_path / "table.csv").write_text(table.replace("a,b", "b,a"))
+    with pytest.raises(ValueError, match=r"has changed \(names of columns\) since"):
+        run_data(tmp_path / "run")
+
+
 def test_a_run_with_the_fingerprint_of_earlier_versions_opens(tmp_path, capsys):
     x = np.random.default_rng(0).random((300, 5)).astype(np.float32)
     np.save(tmp_path / "table.npy", x)

@@ -156,6 +156,12 @@ def test_images_are_compared_before_a_random_form_is_drawn(tmp_path, capsys):
     assert "trained on  7 of these 11 examples" in capsys.readouterr().out
 
 
+def test_more_models_than_training_data_are_refused(table, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call(table / "run", tmp_path / "out", "--data", table / "all.csv", "--cross_fit", "100000")
+    assert "error: --cross_fit: expected at most " in capsys.readouterr().err
+
+
 def test_cross_fitting_trains_where_the_command_says(table, tmp_path):
     config = shutil.copytree(table / "run", tmp_path / "run") / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cuda:9"))

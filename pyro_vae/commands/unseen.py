@@ -56,6 +56,8 @@ def models_for(opened: Opened, seen: Tensor, num_folds: int) -> list[tuple[VAE, 
     dataset = load_data(config)
     check_same_data(run, dataset)
     dataset = with_known_labels(config, dataset)
+    if num_folds > len(dataset.train):
+        raise ValueError(f"--cross_fit: expected at most {len(dataset.train):,}, the training data, got {num_folds:,}")
 
     def train(rows: Tensor) -> VAE:
         own = config.clone()

@@ -1,5 +1,6 @@
 """Data sets in memory, as one tensor for each split."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,6 +72,8 @@ class Data(ShowsShapes):
     def fingerprints(self) -> dict[str, str]:
         """Return what tells all of these data, by the name of each part, from others."""
         found = {split: fingerprint(getattr(self, split)) for split in SPLITS}
+        if self.columns is not None:
+            found["names of columns"] = fingerprint(torch.tensor([*json.dumps(self.columns).encode()]))
         return found | {f"{split} labels": fingerprint(y) for split, y in (self.labels or {}).items()}
 
     def with_few_labels(self, num: int) -> "Data":

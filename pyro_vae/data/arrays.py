@@ -49,6 +49,10 @@ def as_tensor(name: str, data: Array) -> Tensor:
         (tensor([0, 1]), tensor([0., 0.]))
     """
     if isinstance(data, Tensor):
+        if data.layout != torch.strided:
+            raise ValueError(
+                f"{name}: expected a dense tensor, got one with layout {data.layout}; pass {name}.to_dense()"
+            )
         return data
     try:
         array = np.asarray(data)

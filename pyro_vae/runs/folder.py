@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def results(folder: Path, command: str) -> list[Path]:
     main, others = RESULTS[command]
     names = contents(folder)
     known = [folder / name for name in names if re.fullmatch(main, name)]
-    if not any(path.suffix != ".json" or _is_summary(path) for path in known):
+    if not any(_is_archive(path) if path.suffix == ".npz" else _is_summary(path) for path in known):
         return []
     return [*(folder / name for name in names if re.fullmatch(others, name)), *known]
 
@@ -180,6 +181,11 @@ def _is_summary(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(versions, dict) and "pyro-vae" in versions
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a .npz file, more than by its name."""
+    return path.is_file() and zipfile.is_zipfile(path)
 
 
 def is_page(path: Path) -> bool:
