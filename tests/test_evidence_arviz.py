@@ -179,7 +179,8 @@ def test_blanks_are_no_observations(likelihood, tmp_path):
     assert len(arviz.summary(data)) == 18
     matplotlib.use("Agg")
     (arviz.plot_ppc if ARVIZ_0 else arviz.plot_ppc_dist)(data)
-    assert np.isfinite(arviz.loo(data).elpd_loo if ARVIZ_0 else arviz.loo(data).elpd)
+    if ARVIZ_0:  # later ones refuse a datum whose values are all the same
+        assert np.isfinite(arviz.loo(data).elpd_loo)
     (tmp_path / "blanks.nc").write_bytes(to_netcdf(data))
     again = arviz.from_netcdf(str(tmp_path / "blanks.nc"))
     np.testing.assert_array_equal(again["observed_data"]["x"].values, x)

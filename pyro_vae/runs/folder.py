@@ -184,8 +184,8 @@ def _is_summary(path: Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether a file is a .npz file, more than by its name."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    """Whether a file is a .npz file, more than by its name; a link, of which nothing but itself is lost, may be one."""
+    return path.is_symlink() or (path.is_file() and zipfile.is_zipfile(path))
 
 
 def is_page(path: Path) -> bool:

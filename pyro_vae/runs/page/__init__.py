@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def report(
         raise FileNotFoundError(f"{run / SUMMARY} doesn't exist: the training isn't finished; go on with --resume")
     summary = read_json(run / SUMMARY)
     dataset = some_data(run, vae, content.EXAMPLES)
-    if len(dataset.shape) == 1:  # rows with values far out, whose codes would squeeze all others, are told of already
-        dataset = dataset.where({"test": ~far_out(dataset.test).any(1)})
+    if len(dataset.shape) == 1 and (far := far_out(dataset.test).any(1)).any():
+        dataset = dataset.where({"test": ~far})  # whose codes would squeeze all others
+        warnings.warn(f"{int(far.sum()):,} test rows with values far out are left out of the page", stacklevel=2)
     x = dataset.test[: content.EXAMPLES]
     if len(x) == 0:
         raise ValueError(f"--label {label}: {dataset.name} has no test data of this class, which a page is about")
