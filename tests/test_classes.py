@@ -1,7 +1,6 @@
 """Classes are those that were seen, by the names that the data give them, in every command."""
 
 import csv
-import importlib
 import json
 
 import numpy as np
@@ -17,23 +16,11 @@ from pyro_vae.data import SPLIT_SEED
 from pyro_vae.data.labels import named, to_classes
 from pyro_vae.runs.checkpoint import save
 from pyro_vae.runs.opening import load_run, run_data
+from tests.commands import call as command
+from tests.commands import refused
 
 QUICK = ["--epochs", "40", "--hidden_dims", "[8]", "--latent_dim", "2", "--lr", "0.02", "--batch_size", "32"]
 QUICK += ["--device", "cpu"]
-
-
-def command(*arguments):
-    name, *rest = map(str, arguments)
-    importlib.import_module(f"pyro_vae.commands.{name}").main(rest)
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        command(*arguments)
-    assert exit.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
 
 
 def columns_of(path):

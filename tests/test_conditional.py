@@ -22,6 +22,8 @@ from pyro_vae.inference import classify, score_classes
 from pyro_vae.objectives import ImportanceWeightedELBO, KLWeightedELBO, elbo_terms
 from pyro_vae.objectives.summed_out import SummedOutELBO
 from pyro_vae.training import Training
+from tests.commands import call as command
+from tests.commands import refused
 
 PROBS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
@@ -280,22 +282,6 @@ def test_how_well_classes_are_told():
 
 
 QUICK = ["--epochs", "2", "--hidden_dims", "[16]", "--latent_dim", "2"]
-
-
-def command(*arguments):
-    name, *rest = map(str, arguments)
-    import importlib
-
-    importlib.import_module(f"pyro_vae.commands.{name}").main(rest)
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        command(*arguments)
-    assert exit.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
 
 
 @pytest.fixture(scope="module")

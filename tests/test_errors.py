@@ -1,7 +1,6 @@
 """What a user or a file can cause is one line with status 2, in every command; a fault of ours says that it is one."""
 
 import contextlib
-import importlib
 import io
 import json
 import re
@@ -21,54 +20,12 @@ from pyro_vae.__main__ import main as program
 from pyro_vae.commands.cli import Parser, command
 from pyro_vae.machine.distributed import ProcessLost
 from pyro_vae.runs.opening import run_data
+from tests.commands import FEW, ON_A_RUN, call, refused
 
 QUICK = ["--epochs", "1", "--hidden_dims", "[4]", "--latent_dim", "2"]
-FEW = ["--num_samples", "2", "--max_examples", "3"]
-# Each command, with what it needs to end soon and well.
-ON_A_RUN = {
-    "train": ["--resume", "run", "--epochs", "2"],
-    "parts": [],
-    "check": [],
-    "report": ["run", "--no_check"],
-    "evaluate": ["run", *FEW],
-    "score": ["run", *FEW],
-    "sample": ["run", "--num", "2"],
-    "reconstruct": ["run", "--max_examples", "2"],
-    "encode": ["run", "--max_examples", "5"],
-    "interpolate": ["run", "--between", "0", "1"],
-    "manifold": ["run", "--num", "2"],
-    "impute": [
-        "run",
-        "--hide",
-        "left",
-        "--max_examples",
-        "2",
-        "--num_samples",
-        "5",
-        "--num_starts",
-        "1",
-        "--steps",
-        "2",
-    ],
-    "augment": ["run", "--data", "own.npy", "--times", "1"],
-    "classify": ["labelled", *FEW],
-}
+# Of the derivation alone, and on a run of the kind.
+QUICKLY = ON_A_RUN | {"parts": [], "check": [], "classify": ["labelled", *FEW]}
 WITH_SEED = COMMANDS.keys() - {"parts", "check"}
-
-
-def call(name, *arguments):
-    importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
-
-
-def refused(capsys, name, *arguments, status=2):
-    """Run a command that must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        call(name, *arguments)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert ended.value.code == status
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +178,14 @@ def test_a_lost_process_is_nobodys_mistake(capsys):
     + [("sample", device) for device in ("hpu", "meta", "cuda:77", "", "x y")],
 )
 def test_a_device_that_is_none(name, device, folder, capsys):
-    line = refused(capsys, name, *ON_A_RUN[name], "--device", device)
+    line = refused(capsys, name, *QUICKLY[name], "--device", device)
     assert line == f"error: device: expected one that this machine has, such as cpu or auto, got {device!r}"
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
 @pytest.mark.parametrize("name", sorted(WITH_SEED))
 def test_a_seed_that_is_none(name, seed, folder, capsys):
-    arguments = QUICK if name == "train" else ON_A_RUN[name]
+    arguments = QUICK if name == "train" else QUICKLY[name]
     line = refused(capsys, name, *arguments, "--seed", seed)
     assert line == f"error: seed: expected a whole number from 0 to 2^63 - 1, got {seed}"
 
@@ -243,7 +200,7 @@ def test_a_home_of_nobody(arguments, folder, capsys, monkeypatch):
 def test_a_terminal_of_few_letters_shows_the_others_as_question_marks(name, folder, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    call(name, *ON_A_RUN[name])
+    call(name, *QUICKLY[name])
     assert out.errors == "strict"
     out.flush()
     assert out.buffer.getvalue().decode("ascii")
@@ -388,7 +345,7 @@ def test_a_checkpoint_of_two_precisions(name, folder, capsys):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"train", "parts"}))
 def test_a_command_takes_a_model_in_another_precision(name, dtype, folder):
-    arguments = ["run"] if name == "check" else ON_A_RUN[name]
+    arguments = ["run"] if name == "check" else QUICKLY[name]
     run = folder / arguments[0]
     pyro_vae.save(pyro_vae.load(run).to(dtype), run)
     call(name, *arguments)
@@ -412,7 +369,7 @@ EXTREME = [
 @pytest.mark.parametrize(("name", "value"), EXTREME)
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"train", "parts"}))
 def test_weights_that_lead_nowhere_are_no_fault(command, name, value, folder, capsys, monkeypatch):
-    arguments = ["run"] if command in ("check", "classify") else ON_A_RUN[command]
+    arguments = ["run"] if command in ("check", "classify") else QUICKLY[command]
     if command == "classify":
         call("train", *QUICK, "--condition", "label", "--label_in", "[encoder,decoder]", "--run", "run", "--overwrite")
     change(folder / "run" / "model.safetensors", lambda tensors: tensors[name].fill_(value))

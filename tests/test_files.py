@@ -1,7 +1,6 @@
 """What is in a folder, be it a stranger's, is not written through, and survives whatever fails."""
 
 import errno
-import importlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pyro_vae.commands import train
 from pyro_vae.machine.files import TEMPORARY, write_file
 from pyro_vae.runs import keeping
 from pyro_vae.training.loop import Training
+from tests import commands
 
 QUICK = ["--epochs", "2", "--hidden_dims", "[8]", "--latent_dim", "2"]
 # All commands that write, with what makes them quick; they leave their files in the run folder, or in one within it.
@@ -52,28 +52,24 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def call(name, run, *arguments):
-    arguments = [str(run), *map(str, [*WRITERS[name], *arguments])]
+def arguments_of(name, run, *more):
+    """Return the arguments of a command on a run, in the way that it needs."""
+    arguments = [run, *WRITERS[name], *more]
     if name == "train":
-        arguments = ["--resume", *arguments]
-    elif name != "classify":
-        arguments += ["--label", "3"]
-    importlib.import_module(f"pyro_vae.commands.{name}").main(arguments)
+        return ["--resume", *arguments]
+    return arguments if name == "classify" else [*arguments, "--label", "3"]
+
+
+def call(name, run, *more):
+    commands.call(name, *arguments_of(name, run, *more))
+
+
+def refused(capsys, name, run, *more):
+    return commands.refused(capsys, name, *arguments_of(name, run, *more))
 
 
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def refused(capsys, name, run, *arguments):
-    """Call a command that must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        call(name, run, *arguments)
-    assert exit.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -1,6 +1,5 @@
 """Sizes are known before memory is taken: of models that files describe, and of what options ask for."""
 
-import importlib
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from pyro_vae.commands.parts import our_parts
 from pyro_vae.machine import memory
 from pyro_vae.machine.memory import at_most
 from pyro_vae.priors import StandardNormal
+from tests.commands import refused
 
 
 class Masked(Prior):
@@ -139,17 +139,6 @@ def runs(tmp_path_factory):
     train.main([*tiny, "--run", str(folder / "plain")])
     train.main([*tiny, "--condition", "label", "--run", str(folder / "labelled")])
     return folder
-
-
-def refused(capsys, name, *arguments):
-    """Call a command that must fail before its work; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
-    assert exit.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 HIDE = ["--hide", "left", "--max_examples", 9]

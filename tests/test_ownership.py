@@ -20,6 +20,7 @@ from pyro_vae.commands import evaluate, train
 from pyro_vae.machine import lock
 from pyro_vae.machine.lock import LOCK, taken
 from pyro_vae.runs.folder import results
+from tests import commands
 from tests.processes import CONTEXT
 from tests.test_files import INTO_A_FOLDER, QUICK, WRITERS, call, contents, refused
 
@@ -40,17 +41,6 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def train_refused(capsys, *arguments):
-    """Train, which must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        train.main([str(argument) for argument in arguments])
-    assert exit.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 # What a run is
 
 
@@ -61,7 +51,7 @@ def test_a_run_whose_checkpoint_is_gone_is_not_trained_anew(gone, run, capsys):
         (run / name).unlink()
     before = contents(run)
     for more in ([], ["--epochs", "3"]):
-        line = train_refused(capsys, "--resume", run, *more)
+        line = commands.refused(capsys, "train", "--resume", run, *more)
         assert "but no checkpoint/state.safetensors to go on from; train anew with --config" in line
         assert contents(run) == before
     train.main(["--config", str(run / "config.yaml"), "--run", str(run), "--overwrite"])
@@ -72,7 +62,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(run, tmp_
     (tmp_path / "killed").mkdir()
     for name in ("config.yaml", ".lock"):
         shutil.copy(run / "config.yaml", tmp_path / "killed" / name)
-    assert "--resume" in train_refused(capsys, *QUICK, "--run", tmp_path / "killed")
+    assert "--resume" in commands.refused(capsys, "train", *QUICK, "--run", tmp_path / "killed")
     train.main(["--resume", str(tmp_path / "killed")])
     assert contents(tmp_path / "killed").keys() >= {"model.safetensors", "config.yaml"}
 
@@ -95,7 +85,7 @@ def test_a_folder_is_a_run_by_what_it_holds(config, others, run, tmp_path, capsy
     for name in others:
         (there / name).write_text("mine")
     before = contents(there)
-    assert "is no run folder; name another" in train_refused(capsys, *QUICK, "--run", there, "--overwrite")
+    assert "is no run folder; name another" in commands.refused(capsys, "train", *QUICK, "--run", there, "--overwrite")
     assert contents(there) == before
 
 
@@ -280,7 +270,7 @@ def test_a_run_in_training_is_neither_replaced_nor_resumed(run, tmp_path, capsys
             assert process.is_alive()
             time.sleep(0.05)
         for arguments in (["--resume", place], [*QUICK, "--run", place, "--overwrite"]):
-            assert "is being trained by another process" in train_refused(capsys, *arguments)
+            assert "is being trained by another process" in commands.refused(capsys, "train", *arguments)
         for name in WRITERS:
             if name != "train":
                 assert "isn't finished; wait for it, or go on with --resume" in refused(capsys, name, place)
@@ -339,7 +329,7 @@ def test_of_commands_at_the_same_time_one_leaves_results(run, tmp_path):
 def test_a_folder_that_a_failed_command_has_made_goes_again(run, tmp_path, capsys):
     before = {*tmp_path.rglob("*")}
     refused(capsys, "sample", run, "--out", tmp_path / "a" / "b", "--num", 0)
-    train_refused(capsys, "--run", tmp_path / "c" / "d", "--data", "nowhere.csv")
+    commands.refused(capsys, "train", "--run", tmp_path / "c" / "d", "--data", "nowhere.csv")
     assert {*tmp_path.rglob("*")} == before
 
 

@@ -20,6 +20,7 @@ from pyro_vae.inference.latent import encode
 from pyro_vae.networks import ACTIVATIONS
 from pyro_vae.runs.page import content, explorer, report
 from pyro_vae.runs.page.facts import MAX_SETTINGS, settings
+from tests.commands import refused
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -53,18 +54,6 @@ class Page(HTMLParser):
 
     def attributes(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-def refused(capsys, *arguments):
-    """Run the command, which must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    assert exit.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_the_page_says_what_the_run_is(run, capsys):
@@ -168,13 +157,13 @@ def test_yaml_is_not_grown_and_is_cut(tmp_path):
 
 
 def test_bad_input(run, capsys, tmp_path):
-    assert "doesn't exist" in refused(capsys, tmp_path / "nothing")
+    assert "doesn't exist" in refused(capsys, "report", tmp_path / "nothing")
     (tmp_path / "page.html").write_text("mine")
     for overwrite in ([], ["--overwrite"]):
-        assert "is no page of this program" in refused(capsys, run, "--out", tmp_path / "page.html", *overwrite)
-        assert "is no page of this program" in refused(capsys, run, "--out", "/dev/null", *overwrite)
+        for out in (tmp_path / "page.html", "/dev/null"):
+            assert "is no page of this program" in refused(capsys, "report", run, "--out", out, *overwrite)
     assert (tmp_path / "page.html").read_text() == "mine"
-    assert "name a file" in refused(capsys, run, "--out", tmp_path)
+    assert "name a file" in refused(capsys, "report", run, "--out", tmp_path)
     for name, broken in (
         ("metrics.csv", "epoch,loss,elbo,reconstruction,kl\n1,2,x,4,5\n"),
         ("metrics.csv", "epoch,loss\n1,2\n"),
@@ -183,17 +172,17 @@ def test_bad_input(run, capsys, tmp_path):
     ):
         kept = (run / name).read_text() if (run / name).exists() else None
         (run / name).write_text(broken)
-        assert name in refused(capsys, run, "--no_check")
+        assert name in refused(capsys, "report", run, "--no_check")
         (run / name).unlink() if kept is None else (run / name).write_text(kept)
     assert not (run / "report.html").exists()
     (run / "metrics.csv").unlink()
-    assert "metrics.csv" in refused(capsys, run, "--no_check")
+    assert "metrics.csv" in refused(capsys, "report", run, "--no_check")
 
 
 def test_overwriting(run, capsys):
     main([str(run), "--no_check"])
     before = (run / "report.html").read_text()
-    assert "--overwrite" in refused(capsys, run)
+    assert "--overwrite" in refused(capsys, "report", run)
     main([str(run), "--no_check", "--overwrite", "--seed", "1"])
     assert (run / "report.html").read_text() != before
 

@@ -15,6 +15,7 @@ import pyro_vae
 from pyro_vae.__main__ import COMMANDS
 from pyro_vae.commands import train
 from pyro_vae.machine.trust import check_names
+from tests.commands import ON_A_RUN, call, refused
 
 STRANGER = """
 from pathlib import Path
@@ -65,60 +66,20 @@ def folder(made, monkeypatch):
     return made
 
 
-def call(name, *arguments):
-    importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
-
-
-def refused(capsys, name, *arguments):
-    """Run a command that must refuse; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        call(name, *arguments)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 2
-    return line
-
-
-# Each command on a run, with what else it needs. That of "classify" is of the wrong kind, as it says later.
-ON_A_RUN = {
-    "train": ["--resume", "run", "--epochs", "2"],
-    "evaluate": ["run", "--num_samples", "2", "--max_examples", "5"],
-    "check": ["run"],
-    "report": ["run", "--no_check"],
-    "sample": ["run", "--num", "2"],
-    "reconstruct": ["run", "--max_examples", "2"],
-    "encode": ["run", "--max_examples", "5"],
-    "interpolate": ["run", "--between", "0", "1"],
-    "manifold": ["run", "--num", "2"],
-    "impute": [
-        "run",
-        "--hide",
-        "left",
-        "--max_examples",
-        "2",
-        "--num_samples",
-        "5",
-        "--num_starts",
-        "1",
-        "--steps",
-        "2",
-    ],
-    "augment": ["run", "--data", "own.npy", "--times", "1"],
-    "classify": ["run"],
-    "score": ["run", "--num_samples", "2", "--max_examples", "5", "--split", "train", "--cross_fit", "2"],
-}
+# That of "classify" is of the wrong kind, as it says later.
+ON_THE_RUN = ON_A_RUN | {"score": [*ON_A_RUN["score"], "--split", "train", "--cross_fit", 2]}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"parts"}))
 def test_a_command_imports_no_module_that_only_its_run_names(name, folder, capsys):
-    line = refused(capsys, name, *ON_A_RUN[name])
+    line = refused(capsys, name, *ON_THE_RUN[name])
     assert "stranger.Prior" in line
     assert line.endswith("--trust stranger, in Python trust=['stranger']")
     assert not (folder / "it_ran").exists()
     if name == "classify":
-        assert "trained without labels" in refused(capsys, name, *ON_A_RUN[name], "--trust", "stranger")
+        assert "trained without labels" in refused(capsys, name, *ON_THE_RUN[name], "--trust", "stranger")
     else:
-        call(name, *ON_A_RUN[name], "--trust", "other", "--trust", "stranger")
+        call(name, *ON_THE_RUN[name], "--trust", "other", "--trust", "stranger")
     assert (folder / "it_ran").exists()
 
 

@@ -1,7 +1,6 @@
 """A run whose data are gone works for all that needs no more of them than it keeps, and else says what is missing."""
 
 import csv
-import importlib
 import json
 import shutil
 import zipfile
@@ -16,6 +15,7 @@ from pyro_vae.runs import kept
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import KEPT
 from pyro_vae.runs.opening import load_run, run_data, some_data
+from tests.commands import call, refused
 
 QUICK = ["--epochs", "1", "--hidden_dims", "[8]", "--latent_dim", "2"]
 LABELLED = ["--condition", "label"]
@@ -58,21 +58,6 @@ def without_data(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": f"moved-{config['data']}"}, sort_keys=False))
     return run
-
-
-def call(name, run, *options):
-    importlib.import_module(f"pyro_vae.commands.{name}").main([str(run), *options])
-
-
-def refused(capsys, name, run, *options):
-    """Call a command that must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        call(name, run, *options)
-    assert exit.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 # What differs from call to call, and what the training data alone can tell.

@@ -65,6 +65,7 @@ def run_parser(
     return parser
 
 
+# As `parts` of the configuration: no file is read in its place.
 def proposals(proposal: Proposal | None = None) -> None:
     """Name the proposal, and its options.
 

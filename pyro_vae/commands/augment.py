@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import OF_A_FILE, Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, check_memory, to_csv, to_npz
+from pyro_vae.commands.outputs import Results, check_fits, to_csv, to_npz
 from pyro_vae.data.source import Source
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
@@ -40,7 +40,7 @@ def main(opened: Opened) -> None:
         read_source(run, vae, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae
     )
     check_count(times=args.times)
-    check_memory("times", args.times + 1, 4 * examples.x.numel())
+    check_fits("times", args.times + 1, 4 * examples.x.numel())
     count, form, levels = len(examples.x), vae.config.pixels, vae.config.levels
     print(f"data        {examples.name}: {count:,} examples")
     made = augment(vae, opened.x(), **options_of(augment, args)).cpu()

@@ -17,7 +17,7 @@ from pyro_vae.commands.arguments import TRUST
 from pyro_vae.commands.cli import Parser
 from pyro_vae.data import Data
 from pyro_vae.machine.reading import read_yaml
-from pyro_vae.machine.trust import check_names, named_modules
+from pyro_vae.machine.trust import KINDS, check_names, named_modules
 from pyro_vae.runs import folder
 from pyro_vae.training.options import Options
 
@@ -32,6 +32,7 @@ DEFAULTS = {
 OF_THE_CALL = ("config", "trust", "run", "overwrite", "resume", "log")
 
 
+# The options of parts are a function's: those of a class alone could also be a file of that name, which would be read.
 def parts(
     prior: Prior | None = None,
     encoder: Encoder | None = None,
@@ -140,8 +141,8 @@ def _read_config(path: str, trust: Sequence[str]) -> dict[str, Any]:
     for key in OF_THE_CALL:
         if settings.pop(key, None):  # as --print_config shows them, they are not set
             raise ValueError(f"config: {path} sets {key}, which concerns the one call; give --{key} with the command")
-    parts = [value for key, value in settings.items() if re.split(r"\W", str(key))[0] in PARTS]
-    check_names(f"config: {path}", parts, trust)
+    named = [value for key, value in settings.items() if re.split(r"\W", str(key))[0] in KINDS]
+    check_names(f"config: {path}", named, trust)
     return settings
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import Results, check_memory, to_csv, to_npz, with_error
+from pyro_vae.commands.outputs import Results, check_fits, to_csv, to_npz, with_error
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.inference import Latents, encode
 from pyro_vae.inference.latent import plane
@@ -33,7 +33,7 @@ def parser() -> Parser:
 def main(opened: Opened) -> None:
     """Encode data, and leave the files in a folder."""
     args, vae, examples = opened.args, opened.vae, opened.examples
-    check_memory("num_samples", args.num_samples, 8 * vae.config.latent_dim)
+    check_fits("num_samples", args.num_samples, 8 * vae.config.latent_dim)
     latents = encode(vae, opened.x(), **options_of(encode, args))
 
     results = Results(opened.folder, "latents").write(

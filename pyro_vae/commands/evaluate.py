@@ -39,7 +39,7 @@ from pyro_vae.commands.evaluation_report import (
     summarize,
     to_netcdf,
 )
-from pyro_vae.commands.outputs import Results, bytes_of_datum, check_memory, check_samples
+from pyro_vae.commands.outputs import Results, bytes_of_datum, check_fits, check_samples
 from pyro_vae.commands.progress import progress_bar
 from pyro_vae.commands.unseen import say_trained_on
 from pyro_vae.conditional import ConditionalVAE
@@ -229,8 +229,8 @@ def _check_sizes(args: Namespace, vae: VAE) -> None:
         check_samples("num_samples", args.num_samples)
         check_samples("max_num_samples", args.max_num_samples or args.num_samples)
     else:
-        check_memory("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
-        check_memory("num_temperatures", args.num_temperatures, 512)  # a number, and a tensor of step sizes
+        check_fits("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
+        check_fits("num_temperatures", args.num_temperatures, 512)  # a number, and a tensor of step sizes
 
 
 def evaluate(vae: VAE, x: Tensor, args: Namespace) -> Estimate:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from pyro_vae import data, plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
-from pyro_vae.commands.by_class import Progress, by_class
+from pyro_vae.commands.by_model import Progress, by_class
 from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.imputation_report import by_example, names_of, words
 from pyro_vae.commands.outputs import (
     BLOCK,
     Results,
     bytes_of_datum,
-    check_memory,
+    check_fits,
     check_samples,
     to_csv,
 )
@@ -156,12 +156,12 @@ def check_sizes(args: Namespace, vae: VAE, task: Task) -> None:
         ValueError: Naming the option.
     """
     table = Path(args.data).stat().st_size if _is_table(args.data) else 0
-    check_memory("num_completions", args.num_completions, 4 * task.x.numel() + table)
+    check_fits("num_completions", args.num_completions, 4 * task.x.numel() + table)
     if args.method == "gibbs":
-        check_memory("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
+        check_fits("num_chains", args.num_chains, 4 * bytes_of_datum(vae))
     if args.method == "importance" or task.truth is not None:
         check_samples("num_samples", args.num_samples)
-        check_memory("num_starts", args.num_starts, 4 * BLOCK * vae.config.latent_dim**2)
+        check_fits("num_starts", args.num_starts, 4 * BLOCK * vae.config.latent_dim**2)
 
 
 def _is_table(data: str | None) -> bool:

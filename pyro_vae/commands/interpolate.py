@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_memory, check_row, to_images, write_decoded
+from pyro_vae.commands.outputs import bytes_of_datum, check_fits, check_row, to_images, write_decoded
 from pyro_vae.inference import interpolate
 from pyro_vae.vae import VAE
 
@@ -40,7 +40,7 @@ def main(opened: Opened) -> None:
     if args.num < 2:
         raise ValueError(f"--num must be at least 2, the two ends, got {args.num}")
     between = torch.tensor([check_row("between", row, len(examples.x)) for row in args.between]).reshape(-1, 2)
-    check_memory("num", args.num, len(between) * bytes_of_datum(vae))
+    check_fits("num", args.num, len(between) * bytes_of_datum(vae))
     ends = examples.x[between]  # (P, 2, D)
     start, end = ends.to(opened.device).unbind(1)
     made = interpolate(vae, start, end, **options_of(interpolate, args))

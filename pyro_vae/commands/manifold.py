@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_memory, read_near, to_images, write_decoded
+from pyro_vae.commands.outputs import bytes_of_datum, check_fits, read_near, to_images, write_decoded
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.runs.opening import read_examples, some_data
@@ -57,7 +57,7 @@ def main(opened: Opened) -> None:
 def _grid(opened: Opened, num: int) -> None:
     """Decode a grid, and write it."""
     vae, names = opened.vae, opened.names
-    check_memory("num", num, bytes_of_datum(vae), squared=True)
+    check_fits("num", num, bytes_of_datum(vae), squared=True)
     made = manifold(vae, num, seed=opened.args.seed)
     x, z = made.x.cpu(), made.z.cpu()
     across, up = z[0, :, 0].numpy(), z[:, 0, 1].numpy()
@@ -82,7 +82,7 @@ def _walk(opened: Opened, num: int) -> None:
     count = min(DEFAULT_DIMS, size) if args.dims is None else args.dims
     if not 1 <= count <= size:
         raise ValueError(f"--dims: expected from 1 to {size}, the number of latent dimensions, got {count}")
-    check_memory("num", num, count * bytes_of_datum(vae))
+    check_fits("num", num, count * bytes_of_datum(vae))
     span = 3.0 if args.span is None else args.span
     near, middle = None, "the middle of the prior"
     if args.near is not None:

@@ -106,7 +106,7 @@ def check_row(option: str, row: int, size: int) -> int:
     return row
 
 
-def check_memory(option: str, count: int, each: int, *, squared: bool = False) -> None:
+def check_fits(option: str, count: int, each: int, *, squared: bool = False) -> None:
     """Refuse to make so many, or the square of so many, that they would not fit in memory, before any is taken.
 
     Args:

@@ -12,7 +12,7 @@ from pyro_vae.commands.outputs import (
     Results,
     by_column,
     bytes_of_datum,
-    check_memory,
+    check_fits,
     rows_of_table,
     to_csv,
     to_images,
@@ -37,7 +37,7 @@ def main(opened: Opened) -> None:
     """Reconstruct data, and leave the files in a folder."""
     args, vae, examples = opened.args, opened.vae, opened.examples
     x, names = examples.x, opened.names
-    check_memory("max_examples", len(x), 2 * bytes_of_datum(vae))
+    check_fits("max_examples", len(x), 2 * bytes_of_datum(vae))
     made = reconstruct(vae, opened.x(), mean=not args.draw, seed=args.seed)
     again = made.x.cpu()
     error = (again - x).square().nanmean(0).sqrt()  # (D,)

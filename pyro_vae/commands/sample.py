@@ -9,7 +9,7 @@ import torch
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_memory, read_near, write_decoded, x_shape
+from pyro_vae.commands.outputs import bytes_of_datum, check_fits, read_near, write_decoded, x_shape
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import in_words, named
 from pyro_vae.evidence.checks import check_count
@@ -50,7 +50,7 @@ def main(opened: Opened) -> None:
         y = torch.arange(args.num) * vae.num_classes // args.num  # as many of each class, in their order
     args.num = 64 if args.num is None else args.num
     check_count(num=args.num)
-    check_memory("num", args.num, bytes_of_datum(vae))
+    check_fits("num", args.num, bytes_of_datum(vae))
     if args.near is None and (args.levels is not None or args.data_dir is not None):
         raise ValueError("--levels and --data_dir say how to read the file of --near; leave them out, or name one")
     near, which = None, ""

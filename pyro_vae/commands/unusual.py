@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.commands.by_class import Progress, by_model
+from pyro_vae.commands.by_model import Progress, by_model
 from pyro_vae.commands.outputs import to_csv
 from pyro_vae.inference import ColumnScores, score_columns
 from pyro_vae.vae import VAE

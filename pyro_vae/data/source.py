@@ -85,9 +85,10 @@ def warn_far_out(data: str, x: Tensor, columns: tuple[str, ...] | None, most: in
     )
 
 
-def fingerprint(x: Tensor) -> str:
+def fingerprint(x: Tensor | str) -> str:
     """Return a hash of data, which differs where any of them, or their order, differs."""
-    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    content = x.encode() if isinstance(x, str) else x.cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def difference(known: str | Mapping[str, str], now: Mapping[str, str]) -> str | None:

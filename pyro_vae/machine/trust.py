@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from pyro_vae.machine.reading import parse_yaml
+
 KINDS = ("prior", "encoder", "likelihood", "objective", "proposal")
 OWN = __name__.partition(".")[0]
 
@@ -68,15 +70,13 @@ def class_paths(value: Any) -> Iterator[str]:
         >>> list(class_paths({"class_path": "Columns", "init_args": {"groups": "[[2, mymodule.StudentT]]"}}))
         ['mymodule.StudentT']
     """
-    waiting, seen = [value], {}
+    waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
             item = _read(item)
         if isinstance(item, dict | list | tuple):
-            if id(item) not in seen:  # an alias of YAML is the same object again
-                seen[id(item)] = item
-                waiting += item.values() if isinstance(item, dict) else item
+            waiting += item.values() if isinstance(item, dict) else item
         elif isinstance(item, str) and "." in item and all(part.isidentifier() for part in item.split(".")):
             yield item
 
@@ -84,8 +84,8 @@ def class_paths(value: Any) -> Iterator[str]:
 def _read(text: str) -> Any:
     """Return the mapping or the list that a text holds as YAML, with all else in it left as text; else the text."""
     try:
-        value = yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError):
+        value = parse_yaml(text, lambda text: yaml.load(text, yaml.BaseLoader))
+    except (yaml.YAMLError, RecursionError):  # nor does the parser of the options read it
         return text
     return value if isinstance(value, dict | list) else text
 

@@ -115,9 +115,7 @@ def spoil_text(path: Path, rng: random.Random) -> str:
 def spoil_csv(path: Path, rng: random.Random) -> str:
     """Spoil a table, by its bytes or its cells."""
     if rng.random() < 0.4:
-        content, said = spoil_bytes(path.read_bytes(), rng)
-        path.write_bytes(content)
-        return f"{path.name}: {said}"
+        return spoil_any(path, rng)
     rows = [line.split(",") for line in path.read_text().splitlines()]
     row = rng.randrange(len(rows))
     cell = str(rng.choice([*NASTY, '"', '"a\nb"', "1,2", "1;2", "0x10", "1_000", "١", "-0", "inf", "\ufeff"]))
@@ -195,9 +193,7 @@ def spoil_tensor(tensors: dict[str, torch.Tensor], name: str, rng: random.Random
 def spoil_array(path: Path, rng: random.Random) -> str:
     """Spoil a .npy file, by its bytes or its values, type and shape; or a .npz file of one."""
     if rng.random() < 0.4:
-        content, said = spoil_bytes(path.read_bytes(), rng)
-        path.write_bytes(content)
-        return f"{path.name}: {said}"
+        return spoil_any(path, rng)
     array = np.random.default_rng(rng.randrange(2**32)).integers(0, 17, (30, 8, 8))
     kinds = ("f2", "f4", "f8", "i1", "u1", "i8", "u8", "b1", "c8", "S3", "U3", "O", "M8[s]", "f4,i4", ">f4", "f16")
     kind = rng.choice(kinds)
