@@ -17,6 +17,8 @@ from pyro.distributions import Distribution, Independent
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae.data.tables import Schema
+
 
 class Prior(nn.Module, ABC):
     """p(z): a distribution over one latent vector."""
@@ -52,6 +54,7 @@ class Likelihood(nn.Module, ABC):
         support: The values that one element of x may take.
         accepts: The same in words, for error messages.
         is_density: False where the "likelihood" is only a loss, so that log P(X) has no meaning.
+        takes_blanks: Whether ``initialize`` leaves blanks (NaN) out; else they are filled before, from their column.
     """
 
     params_per_element: int = 1
@@ -59,6 +62,7 @@ class Likelihood(nn.Module, ABC):
     support: constraints.Constraint = constraints.real
     accepts: str = "real numbers"
     is_density: bool = True
+    takes_blanks: bool = False
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
@@ -74,6 +78,10 @@ class Likelihood(nn.Module, ABC):
         data rather than at an arbitrary point. ``None`` leaves the bias as it is.
         """
         return None
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """Return data without blanks, (..., D), on the scale on which networks see them best. Default: as they are."""
+        return x
 
     def at_smallest_scale(self, raw: Tensor) -> Tensor | None:
         """Return where the scale is the smallest that is allowed, (..., D), for raw as in ``forward``.
@@ -124,12 +132,26 @@ class Likelihood(nn.Module, ABC):
             )
 
 
+def fill_from_column(x: Tensor) -> Tensor:
+    """Fill the blanks of each column with values that it has in other rows: its moments stay about the same."""
+    empty = x.isnan().all(0).nonzero()
+    if len(empty):
+        raise ValueError(f"the training data have no value at all in column {int(empty[0])}, from 0; leave it out")
+    x = x.clone()
+    for column in x.unbind(1):
+        blank = column.isnan()
+        values = column[~blank]
+        column[blank] = values[torch.arange(int(blank.sum()), device=x.device) % len(values)]
+    return x
+
+
 @dataclass(frozen=True)
 class Config:
     """How :func:`pyro_vae.build` made a VAE, with its own arguments; of one put together by hand nothing is known.
 
     Attributes:
         parts: For "prior", "encoder" and "likelihood" the class path and the options; empty if nothing is known.
+        table: What the columns of the data are, where they are a table of more than numbers.
     """
 
     x_shape: tuple[int, ...] = ()
@@ -144,6 +166,7 @@ class Config:
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
     label_in: tuple[str, ...] | None = None
+    table: Schema | None = None
 
     @property
     def names(self) -> dict[str, str]:
@@ -172,6 +195,8 @@ class Config:
             arguments |= {"num_classes": self.num_classes, "label_in": list(self.label_in)}
         if self.classes is not None:
             arguments["classes"] = list(self.classes)
+        if self.table is not None:
+            arguments["table"] = self.table.as_dict()
         return arguments
 
 

@@ -1,7 +1,7 @@
 """Networks for encoders and decoders; each accepts any leading dimensions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ def mlp(
     hidden_dims: Sequence[int],
     out_shape: int | tuple[int, ...],
     activation: str = "relu",
-) -> nn.Sequential:
+    *,
+    skip: bool = False,
+) -> nn.Module:
     """Build a multi-layer perceptron, (..., in_dim) -> (..., *out_shape).
 
     Args:
@@ -28,18 +30,40 @@ def mlp(
         hidden_dims: Width of each hidden layer.
         out_shape: Width of the output, or its trailing shape.
         activation: One of ``ACTIVATIONS``.
+        skip: Add a linear map from the input to the output, past all layers.
 
     Example:
         >>> mlp(784, [400], (20, 2))(torch.zeros(5, 784)).shape
         torch.Size([5, 20, 2])
     """
     layers: list[nn.Module] = []
+    first_dim = in_dim
     for width in hidden_dims:
         layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
         in_dim = width
-    if isinstance(out_shape, int):
-        return nn.Sequential(*layers, nn.Linear(in_dim, out_shape))
-    return nn.Sequential(*layers, nn.Linear(in_dim, math.prod(out_shape)), nn.Unflatten(-1, out_shape))
+    shape = (out_shape,) if isinstance(out_shape, int) else out_shape
+    layers.append(nn.Linear(in_dim, math.prod(shape)))
+    if skip:
+        layers = [WithSkip(nn.Sequential(*layers), first_dim, math.prod(shape))]
+    return nn.Sequential(*layers, *([nn.Unflatten(-1, shape)] if len(shape) > 1 else []))
+
+
+class WithSkip(nn.Module):
+    """Adds a linear map of the input to a network, which has to learn but what is not linear, (..., D) -> (..., D').
+
+    Example:
+        >>> WithSkip(mlp(4, [8], 3), 4, 3)(torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, network: nn.Module, in_dim: int, out_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(in_dim, out_dim, bias=False)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add."""
+        return self.linear(x) + self.network(x)
 
 
 def bounded_exp(x: Tensor, low: float = -15.0, high: float = 5.0) -> Tensor:
@@ -53,6 +77,17 @@ def bounded_exp(x: Tensor, low: float = -15.0, high: float = 5.0) -> Tensor:
         [1.0, 14247.66...]
     """
     return x.clamp(low, high).exp() * (1 + torch.relu(x - high))
+
+
+def inverse_of_bounded_exp(y: Tensor, low: float = -15.0, high: float = 5.0) -> Tensor:
+    """Return x with bounded_exp(x) = y, for y from exp(low) on; ``low`` for what is less.
+
+    Example:
+        >>> inverse_of_bounded_exp(bounded_exp(torch.tensor([-100.0, 1.0, 100.0]))).round()
+        tensor([-15.,   1., 100.])
+    """
+    x = y.clamp(min=math.exp(low)).log()
+    return torch.where(x > high, high - 1 + y * math.exp(-high), x)
 
 
 def conv_encoder(
@@ -210,7 +245,8 @@ class Standardize(nn.Module):
         if self.levels is None:
             self.loc.copy_(x.mean(0))
             scale = x.std(0)
-            self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+            varies = scale > torch.finfo(x.dtype).eps * self.loc.abs()  # by more than the rounding of a constant
+            self.scale.copy_(torch.where(varies, scale, torch.ones_like(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift and scale."""
@@ -247,6 +283,51 @@ class WithMask(Standardize):
         """Standardize, fill and append."""
         blank = x.isnan()
         return torch.cat([torch.where(blank, 0.0, super().forward(x)), blank / x.shape[-1] ** 0.5], -1)
+
+
+class TableInput(nn.Module):
+    """Brings the columns of a table into the form that networks like, (..., D) -> (..., width).
+
+    Of a category there is a 1 in the place of its code, so that a column with many is as large as one number. Where a
+    value is blank (NaN) or its code is none of the column's, there are zeros. Marks of the blanks follow, together as
+    large as one number again.
+
+    Args:
+        cardinalities: For each column the number of its categories, with the codes 0, 1, …; 0 for numbers.
+        as_input: How the numbers are seen, of rows without blanks: a method of the likelihood, whose it stays.
+            Default: as they are, standardized before. At most a million standard deviations from their mean.
+
+    Attributes:
+        width: How many numbers there are for each row.
+
+    Example:
+        >>> TableInput([0, 3, 0, 2])(torch.tensor([0.5, 2.0, torch.nan, 1.0]))
+        tensor([0.5000, 0.0000, 0.0000, 0.0000, 1.0000, 0.0000, 1.0000, 0.0000, 0.0000,
+                0.5000, 0.0000])
+    """
+
+    numbers: Tensor
+    columns: Tensor
+    codes: Tensor
+
+    def __init__(self, cardinalities: Sequence[int], as_input: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.as_input = as_input
+        pairs = [(column, code) for column, size in enumerate(cardinalities) for code in range(size)]
+        columns, codes = torch.tensor(pairs, dtype=torch.long).view(-1, 2).unbind(-1)
+        numbers = torch.tensor([column for column, size in enumerate(cardinalities) if not size], dtype=torch.long)
+        for name, table in (("numbers", numbers), ("columns", columns), ("codes", codes)):
+            self.register_buffer(name, table, persistent=False)
+        self.width = len(numbers) + len(pairs) + len(cardinalities)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return numbers, ones and zeros for categories, and marks for blanks."""
+        blank = x.isnan()
+        numbers = torch.where(blank, 0.0, x)
+        if self.as_input is not None:
+            numbers = torch.where(blank, 0.0, self.as_input(numbers))
+        numbers = numbers[..., self.numbers].clamp(-FARTHEST, FARTHEST)
+        return torch.cat([numbers, (x[..., self.columns] == self.codes).to(x), blank / x.shape[-1] ** 0.5], -1)
 
 
 class AppendLabel(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.base import Likelihood
 from pyro_vae.likelihoods import (
     Bernoulli,
+    BetaBinomial,
     Binomial,
     Categorical,
     Columns,
@@ -24,6 +25,7 @@ from pyro_vae.likelihoods import (
     Laplace,
     NegativeBinomial,
     Poisson,
+    WarpedLogistic,
     bits_per_dimension,
 )
 
@@ -466,6 +468,54 @@ def test_a_scale_starts_at_the_spread_of_the_data(family, scale):
     torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
 
 
+SIZES = [1e-3, 1.0, 148.0, 1e3, 1e6, 1e9]
+REAL = {
+    **{name: make for name, make in CONTINUOUS.items() if "fixed" not in name and "bernoulli" not in name},
+    "warped logistic": lambda: WarpedLogistic(D),
+}
+COUNTS = {name: make for name, make in DISCRETE.items() if "poisson" in name or "negative" in name}
+GREY = {
+    "discretized logistic": DiscretizedLogistic,
+    "discretized logistic mixture": DiscretizedLogisticMixture,
+    "binomial": Binomial,
+    "beta binomial": BetaBinomial,
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@parts(REAL)
+def test_the_start_fits_real_numbers_of_any_size(make, size):
+    x = size * torch.randn(2_000, D)
+    likelihood = make()
+    likelihood.min_scale = min(likelihood.min_scale, 1e-2 * size)
+    likelihood.initialize(x)
+    p = likelihood(likelihood.initial_raw(x))
+    assert ((p.mean - x.mean(0)).abs() < 0.1 * size).all()
+    torch.testing.assert_close(p.variance.sqrt().expand(D), x.std(0), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@parts(COUNTS)
+def test_the_start_fits_counts_of_any_size(make, size):
+    x = torch.poisson(torch.full((2_000, D), size))
+    likelihood = make()
+    likelihood.initialize(x)
+    mean = likelihood(likelihood.initial_raw(x)).mean
+    torch.testing.assert_close(mean, x.mean(0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("levels", [3, 256, 65_536])
+@pytest.mark.parametrize("family", GREY.values(), ids=GREY)
+def test_the_start_fits_any_number_of_levels(family, levels):
+    x = torch.randint(levels // 3, levels - levels // 3, (2_000, D)).float()
+    likelihood = family(levels)
+    likelihood.initialize(x)
+    raw = likelihood.initial_raw(x)
+    torch.manual_seed(0)
+    mean = likelihood(raw).sample((2_000,)).mean(0)
+    assert ((mean - x.mean(0)).abs() < 0.1 * levels).all()
+
+
 def test_negative_binomial_starts_at_the_spread_of_the_data():
     x = torch.distributions.NegativeBinomial(torch.tensor([0.5, 2.0, 20.0]), logits=torch.zeros(3)).sample((20_000,))
     likelihood = NegativeBinomial(exposure=3.0)
@@ -474,19 +524,28 @@ def test_negative_binomial_starts_at_the_spread_of_the_data():
 
 def test_columns_is_the_product_of_its_groups():
     gaussian, negative_binomial = Gaussian("predicted"), NegativeBinomial()
-    likelihood = Columns([(3, gaussian), (1, Bernoulli()), (2, negative_binomial)])
+    likelihood = Columns([(3, gaussian), (1, Bernoulli()), (2, negative_binomial)], packed=True)
     assert likelihood.params_per_element == 2
     assert likelihood.is_density
     assert not Columns([(1, Bernoulli(grey=True)), (1, Gaussian())]).is_density
     raw = torch.randn(5, 6, 2)
     x = likelihood(raw).sample()
+    outputs = raw.flatten(1)  # row by row, of which the last is left over
     expected = (
-        gaussian(raw[:, :3]).log_prob(x[:, :3])
-        + Bernoulli()(raw[:, 3:4, :1]).log_prob(x[:, 3:4])
-        + negative_binomial(raw[:, 4:]).log_prob(x[:, 4:])
+        gaussian(outputs[:, :6].view(5, 3, 2)).log_prob(x[:, :3])
+        + Bernoulli()(outputs[:, 6:7].view(5, 1, 1)).log_prob(x[:, 3:4])
+        + negative_binomial(outputs[:, 7:11].view(5, 2, 2)).log_prob(x[:, 4:])
     )
     torch.testing.assert_close(likelihood(raw).log_prob(x), expected)
     assert likelihood(raw).support.check(x).all()
+
+
+def test_a_column_with_many_categories_makes_the_decoder_no_wider_for_the_others():
+    likelihood = Columns([(98, Gaussian()), (1, Categorical(500)), (1, Bernoulli())], packed=True)
+    assert 98 + 500 + 1 <= 100 * likelihood.params_per_element < 98 + 500 + 1 + 100
+    x = torch.cat([torch.randn(50, 98), torch.randint(500, (50, 1)), torch.randint(2, (50, 1))], -1)
+    p = likelihood(likelihood.initial_raw(x))
+    torch.testing.assert_close(p.mean, x.mean(0), rtol=0.01, atol=0.01)
 
 
 def test_the_command_line_can_name_the_groups_of_columns():

@@ -12,15 +12,14 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from pyro_vae import build, data, equations, fit, likelihoods, load, log_evidence, save
-from pyro_vae.base import Likelihood
+from pyro_vae.base import Likelihood, fill_from_column
 from pyro_vae.data.files import read_csv
 from pyro_vae.data.pixels import draw_from
 from pyro_vae.evidence import LinearGaussian
-from pyro_vae.networks import WithMask
+from pyro_vae.networks import TableInput, WithMask
 from pyro_vae.objectives import ImportanceWeightedELBO
 from pyro_vae.plotting import columns_compared
 from pyro_vae.plotting.figure import to_rgb
-from pyro_vae.vae import _fill_from_column
 
 B, D = 4, 6
 
@@ -152,7 +151,7 @@ def test_training_with_blanks_finds_the_distribution(objective):
 
 def test_starting_values_are_those_of_the_observed_values():
     x = blanked(torch.randn(2000, 3) * torch.tensor([1.0, 2, 3]) + 4)
-    filled = _fill_from_column(x)
+    filled = fill_from_column(x)
     assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
     assert torch.allclose(filled.mean(0), x.nanmean(0), atol=0.1)
     assert torch.allclose(filled.std(0), torch.stack([c[~c.isnan()].std() for c in x.T]), rtol=0.03)
@@ -187,6 +186,26 @@ def test_the_encoder_sees_blanks_at_the_mean_and_their_mask():
         seen = standardize(torch.tensor([[2.0], [math.nan]]))
         assert torch.allclose(seen, torch.tensor([[1 / scale, 0], [0, 1]]))
     assert WithMask(4).double()(torch.full((2, 4), math.nan, dtype=torch.float64))[0, 4:].tolist() == [0.5] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_encoder_sees_numbers_categories_and_blanks(dtype):
+    layer = TableInput([0, 3, 0])
+    assert layer.width == 8
+    x = torch.tensor([[1.5, 2.0, -1.0], [math.nan, 0.0, 9.97e36], [0.0, math.nan, 0.0]], dtype=dtype)
+    mark = 3**-0.5
+    expected = torch.tensor(
+        [[1.5, -1, 0, 0, 1, 0, 0, 0], [0, 1e6, 1, 0, 0, mark, 0, 0], [0, 0, 0, 0, 0, 0, mark, 0]], dtype=dtype
+    )
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer(x.expand(2, 3, 3)), expected.expand(2, 3, 8))
+    assert layer(torch.tensor([0.0, 7.0, 0.0])).sum() == 0  # a code that the column hasn't
+
+
+def test_no_column_of_a_table_drowns_another():
+    x = torch.stack([torch.randn(5000), torch.randint(2, (5000,)), torch.randint(500, (5000,))], -1)
+    seen = TableInput([0, 2, 500])(x)[:, :503]
+    assert [round(v.square().sum(-1).mean().item(), 1) for v in seen.split([1, 2, 500], -1)] == [1.0, 1.0, 1.0]
 
 
 def test_a_model_that_was_not_told_refuses_blanks_and_names_impute():

@@ -13,3 +13,4 @@ from pyro_vae.likelihoods.gaussian import Gaussian as Gaussian
 from pyro_vae.likelihoods.laplace import Laplace as Laplace
 from pyro_vae.likelihoods.negative_binomial import NegativeBinomial as NegativeBinomial
 from pyro_vae.likelihoods.poisson import Poisson as Poisson
+from pyro_vae.likelihoods.warped_logistic import WarpedLogistic as WarpedLogistic

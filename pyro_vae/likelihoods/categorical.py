@@ -17,23 +17,26 @@ class Categorical(Levels):
 
     .. math:: \log P(x|z) = \sum_d \left[ \eta_{d x_d} - \log \sum_k e^{\eta_{dk}} \right]
 
-    It knows nothing of the order of the levels, and can have any shape over them.
+    It can have any shape over the levels.
 
     Args:
         levels: Number of levels; data are whole numbers 0 … levels - 1.
+        ordered: The levels have an order, as those of grey have. Otherwise their numbers are names, which have no mean
+            (it is NaN): the most probable one stands for all.
 
     Example:
         >>> Categorical(levels=17)(torch.zeros(1, 17)).log_prob(torch.zeros(1))  # -log 17
         tensor(-2.8332)
     """
 
-    def __init__(self, levels: int):
+    def __init__(self, levels: int, ordered: bool = True):
         super().__init__(levels)
         self.params_per_element = levels
+        self.ordered = ordered
 
     def forward(self, raw: Tensor) -> Distribution:
         """Return the product of categorical distributions with logits ``raw``, (..., D, levels)."""
-        return _Categorical(raw).to_event(1)
+        return (_Categorical if self.ordered else _Names)(raw).to_event(1)
 
     def initial_raw(self, x: Tensor) -> Tensor:
         """Return the logarithms of each element's frequencies, with one more datum spread over the levels."""
@@ -58,7 +61,7 @@ class _Categorical(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: None = None) -> "_Categorical":
         logits = self.logits.expand(*batch_shape, self.logits.shape[-1])
-        return _Categorical(logits, validate_args=self._validate_args)
+        return type(self)(logits, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -77,3 +80,15 @@ class _Categorical(TorchDistribution):
         return (
             TorchCategorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape)).to(self.logits)
         )
+
+
+class _Names(_Categorical):
+    """Over levels whose numbers are names."""
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.full_like(self.logits[..., 0], torch.nan)
+
+    @property
+    def middle(self) -> Tensor:
+        return self.logits.argmax(-1).to(self.logits)

@@ -1,5 +1,6 @@
 """A different likelihood for each group of columns of a table."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +9,8 @@ from pyro.distributions import Distribution, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.base import Likelihood
+from pyro_vae.base import Likelihood, fill_from_column
+from pyro_vae.distributions.location import middle
 
 
 class Columns(Likelihood):
@@ -16,11 +18,13 @@ class Columns(Likelihood):
 
     .. math:: p(x|z) = \prod_g p_g(x_g|z)
 
-    A group that needs fewer parameters than the widest ignores the decoder's other outputs.
+    A group that needs fewer parameters than the widest ignores the decoder's other outputs; unless they are packed,
+    where the groups take from the outputs, row by row, as many as each needs.
 
     Args:
         groups: Pairs of a number of columns and the likelihood of these columns, from left to right.
             On the command line: ``--likelihood.groups "[[3, Gaussian], [2, Bernoulli]]"``.
+        packed: Let the decoder put out no more than the groups need.
 
     Example:
         >>> from pyro_vae.likelihoods import Bernoulli, Gaussian
@@ -30,14 +34,18 @@ class Columns(Likelihood):
     """
 
     pixels = "raw"
+    takes_blanks = True
 
-    def __init__(self, groups: list[tuple[int, Likelihood]]):
+    def __init__(self, groups: list[tuple[int, Likelihood]], packed: bool = False):
         super().__init__()
         if not groups or any(width < 1 for width, _ in groups):
             raise ValueError(f"groups must have one column each at least, got widths {[width for width, _ in groups]}")
         self.widths = [width for width, _ in groups]
         self.likelihoods = nn.ModuleList([likelihood for _, likelihood in groups])
-        self.params_per_element = max(part.params_per_element for part in self._parts)
+        self.sizes = [width * part.params_per_element for width, part in zip(self.widths, self._parts, strict=True)]
+        self.packed = packed
+        widest = max(part.params_per_element for part in self._parts)
+        self.params_per_element = math.ceil(sum(self.sizes) / sum(self.widths)) if packed else widest
         self.support = constraints.cat([part.support for part in self._parts], dim=-1, lengths=self.widths)
         self.accepts = "; ".join(
             f"{width} columns of {part.accepts}" for width, part in zip(self.widths, self._parts, strict=True)
@@ -50,28 +58,39 @@ class Columns(Likelihood):
 
     def forward(self, raw: Tensor) -> Distribution:
         """Return the joint distribution for ``raw``, (..., D, params_per_element)."""
-        raws = raw.split(self.widths, -2)
-        parts = [part(r[..., : part.params_per_element]) for part, r in zip(self._parts, raws, strict=True)]
+        parts = [part(own) for part, own in zip(self._parts, self._split(raw), strict=True)]
         return _Joint(parts, self.widths, self.support)
+
+    def _split(self, raw: Tensor) -> list[Tensor]:
+        """Return each group's own outputs, (..., its columns, its params_per_element); a few may be left over."""
+        if not self.packed:
+            rows = zip(self._parts, raw.split(self.widths, -2), strict=True)
+            return [own[..., : part.params_per_element] for part, own in rows]
+        outputs = raw.flatten(-2)[..., : sum(self.sizes)].split(self.sizes, -1)
+        return [own.unflatten(-1, (width, -1)) for own, width in zip(outputs, self.widths, strict=True)]
 
     def initialize(self, x: Tensor) -> None:
         """Let each likelihood set its starting values from its own columns of ``x``, (N, D)."""
         for part, columns in zip(self._parts, x.split(self.widths, -1), strict=True):
-            part.initialize(columns)
+            part.initialize(columns if part.takes_blanks else fill_from_column(columns))
 
     def initial_raw(self, x: Tensor) -> Tensor:
-        """Return each group's own initial outputs, and 0 for those that it lacks or ignores."""
+        """Return each group's own initial outputs, and 0 for those that it lacks or that are left over."""
         raw = x.new_zeros(x.shape[1], self.params_per_element)
-        for part, r, columns in zip(self._parts, raw.split(self.widths), x.split(self.widths, -1), strict=True):
+        for part, own, columns in zip(self._parts, self._split(raw), x.split(self.widths, -1), strict=True):
             initial = part.initial_raw(columns)
             if initial is not None:
-                r[:, : part.params_per_element] = initial
+                own.copy_(initial)
         return raw
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """Let each likelihood say how a network sees its own columns of ``x``, (..., D)."""
+        columns = zip(self._parts, x.split(self.widths, -1), strict=True)
+        return torch.cat([part.as_input(own) for part, own in columns], -1)
 
     def at_smallest_scale(self, raw: Tensor) -> Tensor:
         """Let each likelihood look at the scales of its own columns, (..., D)."""
-        groups = zip(self._parts, raw.split(self.widths, -2), strict=True)
-        found = [(r, part.at_smallest_scale(r[..., : part.params_per_element])) for part, r in groups]
+        found = [(own, part.at_smallest_scale(own)) for part, own in zip(self._parts, self._split(raw), strict=True)]
         return torch.cat([r.new_zeros(r.shape[:-1]).bool() if at is None else at for r, at in found], -1)
 
     def fill(self, x: Tensor) -> Tensor:
@@ -135,3 +154,7 @@ class _Joint(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         return torch.cat([part.mean for part in self.parts], -1)
+
+    @property
+    def middle(self) -> Tensor:
+        return torch.cat([middle(part) for part in self.parts], -1)

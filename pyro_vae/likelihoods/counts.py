@@ -5,7 +5,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.base import Likelihood
-from pyro_vae.networks import bounded_exp
+from pyro_vae.networks import bounded_exp, inverse_of_bounded_exp
+
+RATES = {"low": -30.0, "high": 15.0}  # within which a raw output is a logarithm
 
 
 class Counts(Likelihood):
@@ -32,8 +34,8 @@ class Counts(Likelihood):
 
     def _mean(self, log_rate: Tensor) -> Tensor:
         """Return the means, at least 1e-13 and growing linearly beyond a rate of 3e6, which keeps them finite."""
-        return self.exposure * bounded_exp(log_rate, low=-30, high=15)
+        return self.exposure * bounded_exp(log_rate, **RATES)
 
     def _initial_log_rate(self, x: Tensor) -> Tensor:
-        """Return the logarithm of the rate of each element, with half a count more since some have none."""
-        return ((x.sum(0) + 0.5) / (len(x) * self.exposure)).log()
+        """Return the raw output for the rate of each element, with half a count more since some have none."""
+        return inverse_of_bounded_exp((x.sum(0) + 0.5) / (len(x) * self.exposure), **RATES)

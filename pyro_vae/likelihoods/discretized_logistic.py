@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.likelihoods.levels import Levels
-from pyro_vae.networks import bounded_exp
+from pyro_vae.networks import bounded_exp, inverse_of_bounded_exp
 
 LOGISTIC_SD = math.pi / math.sqrt(3)  # of the standard logistic
 
@@ -120,4 +120,4 @@ def raw_loc(loc: Tensor, levels: int) -> Tensor:
 
 def raw_log_scale(sd: Tensor, levels: int, min_scale: float) -> Tensor:
     """Return the raw output for a standard deviation in levels, half a level at least beyond the bound."""
-    return ((sd - min_scale).clamp(min=0.5) / levels).log()
+    return inverse_of_bounded_exp((sd - min_scale).clamp(min=0.5) / levels)

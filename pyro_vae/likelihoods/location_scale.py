@@ -8,7 +8,7 @@ from pyro.distributions import Distribution, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_vae.base import Likelihood
-from pyro_vae.networks import bounded_exp
+from pyro_vae.networks import bounded_exp, inverse_of_bounded_exp
 
 
 class LocationScale(Likelihood):
@@ -82,5 +82,6 @@ class LocationScale(Likelihood):
         return torch.stack(raw[: self.params_per_element], -1)
 
     def _raw_scale(self, variance: Tensor) -> Tensor:
-        # An element that never varies would start with an enormous loss as soon as the decoder moves.
-        return (variance.sqrt() - self.min_scale).clamp(min=0.01).log()
+        # An element that never varies would start with an enormous loss as soon as the decoder moves. How little is
+        # little in the data's units, a smaller min_scale says.
+        return inverse_of_bounded_exp((variance.sqrt() - self.min_scale).clamp(min=min(0.01, 10 * self.min_scale)))

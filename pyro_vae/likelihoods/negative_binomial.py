@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.likelihoods.counts import Counts
-from pyro_vae.networks import bounded_exp
+from pyro_vae.networks import bounded_exp, inverse_of_bounded_exp
 
 
 class NegativeBinomial(Counts):
@@ -41,4 +41,4 @@ class NegativeBinomial(Counts):
         """Return the log-rate and the log-concentration that match each element's mean and variance."""
         mean, variance = x.mean(0), x.var(0, correction=0)
         concentration = mean.square() / (variance - mean).clamp(min=1e-6)
-        return torch.stack([self._initial_log_rate(x), concentration.clamp(0.1, 100).log()], -1)
+        return torch.stack([self._initial_log_rate(x), inverse_of_bounded_exp(concentration.clamp(0.1, 100))], -1)
