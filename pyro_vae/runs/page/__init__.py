@@ -16,7 +16,7 @@ from pyro_vae.inference.latent import encode
 from pyro_vae.machine.reading import read_json
 from pyro_vae.runs.folder import CONFIG, SUMMARY
 from pyro_vae.runs.opening import load_run, some_data
-from pyro_vae.runs.page import content
+from pyro_vae.runs.page import columns, content
 from pyro_vae.runs.page.facts import settings
 
 __all__ = ["report"]
@@ -86,11 +86,12 @@ def report(
     counts = content.counts(summary, dataset)
     held_out = "training data" if counts["validation"] == "0" else "validation data"
     return render(
+        "template.html",
         name=run.resolve().name,
         model=content.introduction(vae, summary, dataset, counts),
         explorer=content.explorer(vae, dataset, latents, labels, seed),
         images=content.images(vae, dataset, seed) if is_image else None,
-        table=None if is_image else content.table(vae, dataset, seed),
+        table=None if is_image else columns.table(vae, dataset, seed, content.EXAMPLES),
         curves=content.training_curves(run, held_out),
         latent=content.latent_space(latents, labels),
         legend=content.legend(labels, dataset.classes),
@@ -101,14 +102,14 @@ def report(
     )
 
 
-def render(**values: object) -> str:
-    """Fill in the template. Whatever isn't marked as HTML is escaped, and only our own script and style may run."""
+def render(template: str, /, **values: object) -> str:
+    """Fill in a template. Whatever isn't marked as HTML is escaped, and only our own script and style may run."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "explorer.js"))
-    return environment.get_template("template.html").render(
+    return environment.get_template(template).render(
         style=Markup(style), script=Markup(script), style_hash=_hash(style), script_hash=_hash(script), **values
     )
 

@@ -19,6 +19,7 @@ from pyro_vae.plotting import SMALL
 from pyro_vae.runs.folder import METRICS
 from pyro_vae.runs.opening import size
 from pyro_vae.runs.page import figures
+from pyro_vae.runs.page.columns import in_explorer
 from pyro_vae.runs.page.explorer import Network, Plane, explore
 from pyro_vae.runs.page.facts import EVALUATION, figure, general, number, short
 from pyro_vae.vae import VAE
@@ -26,7 +27,7 @@ from pyro_vae.vae import VAE
 EXAMPLES = 2000  # of the test data, whose codes are computed
 SHOWN = 1000  # points in a map
 STARTS, AXES = 8, 10  # examples to start from, and dimensions to choose from, in the explorer
-COLUMNS, BARS = 12, 40  # of a table, and latent dimensions, that are drawn
+BARS = 40  # latent dimensions that are drawn
 
 Limits = tuple[float, float]
 
@@ -105,28 +106,6 @@ def images(vae: VAE, dataset: Data, seed: int, across: int = 8) -> dict[str, Any
         "reconstructions": figures.sheet(pairs, dataset.shape, black_white, columns=across),
         "smooth": max(dataset.shape[1:]) <= SMALL,
     }
-
-
-def table(vae: VAE, dataset: Data, seed: int) -> dict[str, Any]:
-    """Return each column of a table in the data, in samples, and after reconstruction."""
-    data = dataset.test[:EXAMPLES]
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        samples, again = vae.sample(EXAMPLES), vae.reconstruct(data)
-    names = column_names(dataset)
-    columns, rows = [], []
-    for d, name in enumerate(names[:COLUMNS]):
-        own, drawn = data[:, d].numpy(), samples[:, d].numpy()
-        columns.append(figures.histograms({"other": own, "main": drawn}, f"{name}: data and samples", name))
-        residual = np.sqrt(np.nanmean((own - again[:, d].numpy()) ** 2))
-        moments = (np.nanmean(own), drawn.mean(), np.nanstd(own), drawn.std(), residual)
-        rows.append([name, *(general(float(value), 3) for value in moments)])
-    return {"columns": columns, "rows": rows, "left_out": max(0, len(names) - COLUMNS), "num_samples": f"{EXAMPLES:,}"}
-
-
-def column_names(dataset: Data) -> list[str]:
-    """Return the names of a table's columns."""
-    return [name[:60] for name in dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]]
 
 
 def latent_space(latents: Latents, labels: Tensor | None) -> dict[str, Any]:
@@ -256,13 +235,14 @@ def explorer(vae: VAE, dataset: Data, latents: Latents, labels: Tensor | None, s
         "starts": [_rounded(z) for z in latents.loc[:STARTS]] if is_network else [],
     }
     if not is_image:
-        data["names"] = column_names(dataset)[: 5 * COLUMNS]
+        data["columns"] = in_explorer(vae, dataset)
     black_white = (low.min().item(), high.max().item())
     starts = dataset.test[: len(data["starts"])]
     return {
         "data": data,
         "is_network": is_network,
         "is_image": is_image,
+        "has_categories": not isinstance(decoder, Network) and bool(decoder.nearest.any()),
         "bits": max(layer["bits"] for layer in data["layers"]) if is_network else None,
         "grid": data["grid"]["size"] if not is_network else None,
         "median": _percent(errors["median"]),

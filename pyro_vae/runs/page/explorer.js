@@ -58,6 +58,7 @@
     const values = new Uint16Array(bytes(spec.grid.values));
     const low = floats(spec.grid.low);
     const high = floats(spec.grid.high);
+    const nearest = new Set(spec.grid.nearest); // categories, of which nothing is between two
     const place = (z, j) => {
       const at = ((z[j] - spec.from[j]) / (spec.to[j] - spec.from[j])) * (size - 1);
       const node = Math.min(size - 2, Math.max(0, Math.floor(at)));
@@ -68,9 +69,10 @@
       const [j, up] = place(z, spec.chosen[1]);
       return low.map((least, d) => {
         const node = (b, a) => values[(b * size + a) * low.length + d];
-        const below = (1 - right) * node(j, i) + right * node(j, i + 1);
-        const above = (1 - right) * node(j + 1, i) + right * node(j + 1, i + 1);
-        return least + ((high[d] - least) * ((1 - up) * below + up * above)) / 65535;
+        const [across, along] = nearest.has(d) ? [right, up].map((part) => (part >= 0.5 ? 1 : 0)) : [right, up];
+        const below = (1 - across) * node(j, i) + across * node(j, i + 1);
+        const above = (1 - across) * node(j + 1, i) + across * node(j + 1, i + 1);
+        return least + ((high[d] - least) * ((1 - along) * below + along * above)) / 65535;
       });
     };
   }
@@ -97,18 +99,26 @@
     };
   }
 
+  // A column's value as the reader knows it, from the model's.
+  function written(value, { loc = 0, scale = 1, categories, seconds }) {
+    const own = value * scale + loc;
+    if (categories) return categories[Math.round(own)] ?? String(Math.round(own));
+    if (seconds) return new Date(1000 * seconds * own).toISOString().slice(0, seconds > 1 ? 10 : 19).replace("T", " ");
+    return own.toPrecision(4).replace("-", "−");
+  }
+
   function columns() {
-    const rows = spec.names.map((name, d) => {
+    const rows = spec.columns.map(({ name, ...facts }, d) => {
       const row = find("columns").insertRow();
       row.appendChild(Object.assign(document.createElement("th"), { textContent: name, scope: "row" }));
       const meter = row.insertCell().appendChild(document.createElement("meter"));
       meter.setAttribute("aria-label", name);
-      return { meter, value: row.insertCell(), d };
+      return { meter, value: row.insertCell(), facts, d };
     });
     return (x) => {
-      for (const { meter, value, d } of rows) {
+      for (const { meter, value, facts, d } of rows) {
         meter.value = part(x[d], d);
-        value.textContent = x[d].toPrecision(4).replace("-", "−");
+        value.textContent = written(x[d], facts);
       }
     };
   }

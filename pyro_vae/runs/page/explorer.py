@@ -1,6 +1,7 @@
 """The decoder in a form that a page can compute with: rounded weights, or a grid of decoded means."""
 
 import base64
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import likelihoods
+from pyro_vae.distributions.location import middle
 from pyro_vae.networks import ACTIVATIONS
 from pyro_vae.vae import VAE
 
@@ -91,18 +93,21 @@ class Grid:
         values: (n, n, D) as 16-bit numbers between ``low`` and ``high``; the first axis is the vertical one.
         low: (D,)
         high: (D,)
+        nearest: Which elements are categories, (D,): there is nothing between two of them.
     """
 
     values: np.ndarray
     low: Tensor
     high: Tensor
+    nearest: Tensor
 
     def __call__(self, at: Tensor) -> Tensor:
         """Return E[x|z], (N, D), by bilinear interpolation at positions in [0, 1], (N, 2): across, then up."""
         n = len(self.values)
         position = at * (n - 1)
         corner = position.floor().clamp(0, n - 2).long()
-        (right, up), (i, j) = (position - corner).unsqueeze(-1).unbind(1), corner.unbind(1)
+        (i, j), between = corner.unbind(1), (position - corner).unsqueeze(-1)
+        right, up = torch.where(self.nearest, (between >= 0.5).to(between), between).unbind(1)
         nodes = torch.from_numpy(self.values.astype(np.float32))
         below = torch.lerp(nodes[j, i], nodes[j, i + 1], right)
         above = torch.lerp(nodes[j + 1, i], nodes[j + 1, i + 1], right)
@@ -111,7 +116,8 @@ class Grid:
     def facts(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""
         grid = {"size": len(self.values), "values": encode(self.values)}
-        return {"grid": grid | {"low": encode(self.low), "high": encode(self.high)}}
+        grid |= {"low": encode(self.low), "high": encode(self.high)}
+        return {"grid": grid | {"nearest": self.nearest.nonzero()[:, 0].tolist()}}
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def explore(vae: VAE, plane: Plane, codes: Tensor, span: Tensor) -> tuple[Networ
 
     Returns:
         The network, or where it can't be had, the grid; None if even that is too large. The median and the
-        largest absolute error over points and elements, as a part of the span, and the number of points.
+        largest absolute error over points and elements but categories, as a part of the span, and the number of points.
     """
     at = torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
     z = torch.cat([plane.place(at), codes])
@@ -158,7 +164,9 @@ def explore(vae: VAE, plane: Plane, codes: Tensor, span: Tensor) -> tuple[Networ
         if errors["largest"] <= MAX_ERROR:
             return network, errors
     grid = decode_grid(vae, plane)
-    return grid, {} if grid is None else _errors(grid(at), means(vae, z[: len(at)]), span)
+    if grid is None:
+        return grid, {}
+    return grid, _errors(grid(at), means(vae, z[: len(at)]), span.masked_fill(grid.nearest, math.inf))
 
 
 def _errors(ours: Tensor, exact: Tensor, span: Tensor) -> dict[str, float]:
@@ -168,10 +176,10 @@ def _errors(ours: Tensor, exact: Tensor, span: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def means(vae: VAE, z: Tensor) -> Tensor:
-    """Return E[x|z], (N, D), a few rows at a time."""
+    """Return E[x|z], (N, D), or of categories the most probable, a few rows at a time."""
     width = next((p.numel() for p in reversed(list(vae.decoder.parameters()))), 1)
     rows = max(1, CHUNK // max(1, width))
-    return torch.cat([vae.likelihood(vae.decoder(part)).mean for part in z.split(rows)])
+    return torch.cat([middle(vae.likelihood(vae.decoder(part))) for part in z.split(rows)])
 
 
 def round_decoder(vae: VAE) -> Network | None:
@@ -185,7 +193,8 @@ def round_decoder(vae: VAE) -> Network | None:
     if links is None:
         return None
     # Of an element's outputs the mean needs the first alone.
-    rows = [slice(None)] * (len(layers) - 1) + [slice(None, None, per_element)]
+    first = _first_outputs(vae.likelihood, last.out_features // per_element)
+    rows = [torch.arange(linear.out_features) for linear, _ in layers[:-1]] + [first]
     sizes = [linear.weight[kept].numel() for (linear, _), kept in zip(layers, rows, strict=True)]
     kind = next((kind for kind in (np.int16, np.int8) if sum(sizes) * np.dtype(kind).itemsize <= BUDGET), None)
     if kind is None:
@@ -221,7 +230,16 @@ def _links(likelihood: nn.Module, count: int) -> list[tuple[str, int, Any]] | No
     return [(link, count, factor)]
 
 
-def _round(linear: nn.Linear, activation: str, rows: slice, kind: type) -> Layer:
+def _first_outputs(likelihood: Any, count: int) -> Tensor:
+    """Return which of the decoder's outputs is the first of each of ``count`` elements."""
+    if type(likelihood) is not likelihoods.Columns or not likelihood.packed:
+        return likelihood.params_per_element * torch.arange(count)
+    starts = itertools.accumulate(likelihood.sizes, initial=0)
+    groups = zip(starts, likelihood.widths, likelihood.likelihoods, strict=False)
+    return torch.cat([start + _first_outputs(part, width) for start, width, part in groups])
+
+
+def _round(linear: nn.Linear, activation: str, rows: Tensor, kind: type) -> Layer:
     weight, bias = linear.weight.detach()[rows].float(), linear.bias.detach()[rows].float()
     scale = weight.abs().amax(-1).clamp(min=1e-30) / np.iinfo(kind).max
     return Layer((weight / scale.unsqueeze(-1)).round().numpy().astype(kind), scale, bias, activation)
@@ -238,7 +256,10 @@ def decode_grid(vae: VAE, plane: Plane) -> Grid | None:
     decoded = means(vae, plane.place(torch.stack([across.flatten(), up.flatten()], -1)))
     low, high = decoded.amin(0), decoded.amax(0)
     values = 65535 * (decoded - low) / (high - low).clamp(min=1e-30)
-    return Grid(values.round().numpy().astype(np.uint16).reshape(n, n, -1), low, high)
+    table = vae.config.table
+    kinds = [] if table is None else [column.kind for column in table.modelled]
+    nearest = torch.tensor([kind == "category" for kind in kinds] or [False]).expand(elements)
+    return Grid(values.round().numpy().astype(np.uint16).reshape(n, n, -1), low, high, nearest)
 
 
 def encode(array: np.ndarray | Tensor) -> str:

@@ -143,6 +143,7 @@ def scatter(
     *,
     groups: np.ndarray | None = None,
     equal: bool = False,
+    diagonal: bool = False,
     classes: Callable[[int], str] | None = None,
 ) -> Markup:
     """Draw points, (N, 2).
@@ -153,6 +154,7 @@ def scatter(
         names: Of the axes.
         groups: A whole number for each point, which colours it; written at the middle of each group.
         equal: Give both axes the same scale.
+        diagonal: Draw the line on which both are the same.
         classes: The class in style.css of a group's points. Default: its colour.
     """
     height = HEIGHT + 90 if equal else HEIGHT
@@ -164,6 +166,9 @@ def scatter(
         scale = ((high - low) / inner).max()
         low, high = (low + high - scale * inner) / 2, (low + high + scale * inner) / 2
     chart = Chart((low[0], high[0]), (low[1], high[1]), names, what, height=height)
+    if diagonal:
+        both = np.array([max(low), min(high)])
+        chart.line(both, both, "other")
     for i, (x, y) in enumerate(points):
         kind = "" if groups is None else (classes or colour)(int(groups[i]))
         chart.add("circle", cx=chart.x(x), cy=chart.y(y), r=2.2, **{"class": f"point {kind}"})
@@ -193,6 +198,30 @@ def histograms(columns: Mapping[str, np.ndarray], what: str, x_name: str, *, bin
         x, y = np.repeat(edges, 2), np.concatenate([[0], np.repeat(part, 2), [0]])
         chart.line(x, y, f"step {kind}")
     return chart.html()
+
+
+def shares(names: Sequence[str], parts: Mapping[str, Sequence[float]], what: str, x_name: str) -> Markup:
+    """Draw the share of each category in several tables: thin bars below its name, by the class that colours them."""
+    step = 16 + 7 * len(parts)
+    top = max(1e-9, *(max(values) for values in parts.values()))
+    height = TOP + BOTTOM + step * len(names)
+    chart = Chart((0, 1.05 * top), (0, 1), (x_name, ""), what, height=height, y_ticks=False)
+    for i, name in enumerate(names):
+        chart.text(LEFT, TOP + i * step + 10, name)
+        for j, (kind, values) in enumerate(parts.items()):
+            width = max(0.5, chart.x(values[i]) - LEFT)
+            chart.add("rect", x=LEFT, y=TOP + i * step + 13 + 7 * j, width=width, height=6, **{"class": f"bar {kind}"})
+    return chart.html()
+
+
+def categories(
+    names: Sequence[str], codes: Mapping[str, np.ndarray], what: str, x_name: str, *, most: int = 8
+) -> Markup:
+    """Draw the shares of the most frequent categories, whose positions among the names are given for each table."""
+    parts = {kind: np.bincount(own, minlength=len(names)) / max(1, len(own)) for kind, own in codes.items()}
+    total = np.sum(list(parts.values()), axis=0)
+    shown = [k for k in np.argsort(-total, kind="stable")[:most] if total[k] > 0]
+    return shares([names[k] for k in shown], {kind: part[shown].tolist() for kind, part in parts.items()}, what, x_name)
 
 
 def sheet(images: Tensor, shape: Sequence[int], limits: tuple[float, float], *, columns: int = 1) -> str:
