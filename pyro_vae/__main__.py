@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from types import ModuleType
 
 from pyro_vae.commands.cli import command, fail
 from pyro_vae.machine.trust import named_modules
@@ -22,6 +23,7 @@ COMMANDS = {
     "augment": "add realistic variations to a data set",
     "classify": "P(Y | X) of a run with labels, by Bayes' rule",
     "score": "find anomalies: log P(X) of each example, and its p-value against held-out data",
+    "compare-table": "how a synthetic table compares with the real one: errors, two-sample tests, use, copies",
 }
 
 
@@ -35,12 +37,17 @@ def main(argv: list[str] | None = None) -> None:
         sys.path.append(os.getcwd())
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: pyro-vae COMMAND [options]\n")
-        print("\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items()))
+        print("\n".join(f"  {name:<15}{what}" for name, what in COMMANDS.items()))
         print("\npyro-vae COMMAND --help tells a command's options.")
     elif arguments[0] not in COMMANDS:
         fail(f"no command is called {arguments[0]!r}; there are {', '.join(COMMANDS)}")
     else:
-        importlib.import_module(f"pyro_vae.commands.{arguments[0]}").main(arguments[1:])
+        module_of(arguments[0]).main(arguments[1:])
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the module of a command."""
+    return importlib.import_module(f"pyro_vae.commands.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

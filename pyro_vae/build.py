@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
@@ -12,7 +14,17 @@ from pyro_vae.base import Config, Encoder, Likelihood, Prior
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import MAX_CLASSES
 from pyro_vae.data.pixels import FORMS
-from pyro_vae.networks import ACTIVATIONS, BesideLabel, Standardize, WithMask, conv_decoder, conv_encoder, mlp
+from pyro_vae.data.tables import Column, Schema
+from pyro_vae.networks import (
+    ACTIVATIONS,
+    BesideLabel,
+    Standardize,
+    TableInput,
+    WithMask,
+    conv_decoder,
+    conv_encoder,
+    mlp,
+)
 from pyro_vae.priors.given_label import PriorGivenLabel, Shifted, bring_together
 from pyro_vae.vae import VAE
 
@@ -25,19 +37,20 @@ FILLED_IN = {"x_dim", "z_dim", "network", "encoder", "levels", "grey", "max_plat
 def build(
     x_shape: Sequence[int],
     *,
-    prior: PartSpec = "StandardNormal",
-    encoder: PartSpec = "DiagonalNormal",
-    likelihood: PartSpec = "Bernoulli",
+    prior: PartSpec | None = None,
+    encoder: PartSpec | None = None,
+    likelihood: PartSpec | None = None,
     latent_dim: int = 20,
-    network: Literal["mlp", "conv"] = "mlp",
+    network: Literal["mlp", "skip", "conv"] | None = None,
     hidden_dims: Sequence[int] = (400,),
-    activation: Literal["relu", "gelu", "silu", "tanh", "softplus"] = "relu",
+    activation: Literal["relu", "gelu", "silu", "tanh", "softplus"] | None = None,
     levels: int | None = None,
     pixels: str = "binarized",
     missing: bool = False,
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
     label_in: Sequence[Literal["encoder", "decoder", "prior"]] | None = None,
+    table: Schema | Mapping[str, Any] | None = None,
 ) -> VAE:
     """Build a VAE; each part is a class by name, alone or with its options.
 
@@ -47,16 +60,18 @@ def build(
 
     Args:
         x_shape: Shape of one datum: (channels, height, width), or (columns,).
-        prior: p(z).
-        encoder: q(z|x).
-        likelihood: p(x|z).
+        prior: p(z). Default: StandardNormal, or of a table FlowPrior with the flow "coupling".
+        encoder: q(z|x). Default: DiagonalNormal, or of a table FullRankNormal.
+        likelihood: p(x|z). Default: Bernoulli, or of a table for each column what suits its kind.
         latent_dim: Number of latent dimensions.
-        network: Kind of the encoder's and the decoder's networks. "conv" is for images.
+        network: Kind of the encoder's and the decoder's networks: "mlp" has layers alone, "skip" a linear map beside
+            them, and "conv" is for images. Default: "mlp", or of a table "skip".
         hidden_dims: Width of each hidden layer of the encoder, and in reverse of the decoder; for "conv" the channels.
-        activation: Between the layers.
+        activation: Between the layers. Default: "relu", or of a table "silu".
         levels: Number of grey levels of the data, where they have any.
         pixels: The form of the data, as in :func:`pyro_vae.data.load`.
         missing: The data have blanks (NaN): train on what is observed; the encoder is told what that is.
+        table: What the columns of the data are, as :func:`pyro_vae.data.load` finds it.
         num_classes: Build a :class:`pyro_vae.ConditionalVAE` for so many classes.
         classes: The names of the classes, in the order of their numbers. Default: these numbers.
         label_in: What looks at the label: some of encoder, decoder and prior. A prior that does is one of its kind for
@@ -85,8 +100,13 @@ def build(
         raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
     if any(width < 1 for width in hidden_dims):
         raise ValueError(f"hidden_dims: expected widths of at least 1, got {list(hidden_dims)}")
+    table = Schema.from_dict(table) if isinstance(table, Mapping) else table
+    if table is not None and tuple(x_shape) != (len(table.modelled),):
+        raise ValueError(f"table: expected {x_shape[0]} columns, as a datum has, got {len(table.modelled)}")
+    default = defaults(table)
+    network, activation = network or default["network"], activation or default["activation"]
     for name, value, choices in (
-        ("network", network, ("mlp", "conv")),
+        ("network", network, ("mlp", "skip", "conv")),
         ("activation", activation, tuple(ACTIVATIONS)),
         ("pixels", pixels, FORMS),
     ):
@@ -97,29 +117,36 @@ def build(
     if network == "conv" and len(x_shape) != 3:
         raise ValueError(f'network: "conv" needs images, but a datum has the shape {tuple(x_shape)}; use "mlp"')
 
-    parts = {"prior": _spec(prior), "encoder": _spec(encoder), "likelihood": _spec(likelihood)}
+    chosen = {"prior": prior, "encoder": encoder, "likelihood": likelihood}
+    parts = {kind: _spec(default[kind] if part is None else part) for kind, part in chosen.items()}
     x_dim = math.prod(x_shape)
     known: dict[str, Any] = {"x_dim": x_dim, "z_dim": latent_dim, "levels": levels, "grey": pixels == "grey"}
 
     encoder_class = find_class(parts["encoder"]["class_path"], Encoder)
     scaling = {"levels": levels, "raw": None}.get(pixels, 2)  # all other pixels are in [0, 1], as of two levels
     inputs = 2 if missing else 1  # x, and where it is blank
+    categories = None if table is None else [len(c.categories) if c.kind == "category" else 0 for c in table.modelled]
     label_width = dict.fromkeys(label_in or (), num_classes or 0)
+    dense = partial(mlp, skip=network == "skip")
 
     def from_data(num_outputs: int, labels: int = 0) -> nn.Module:
         """Build a network that sees the data, and the label behind them where there is one."""
-        if network == "conv":
-            shape = (inputs * x_shape[0] + labels, *x_shape[1:])
-            layers: nn.Module = conv_encoder(shape, hidden_dims, num_outputs, activation)
-        else:
-            layers = mlp(inputs * x_dim + labels, hidden_dims, num_outputs, activation)
         first: nn.Module | None = None
-        if missing or pixels in ("levels", "raw"):
+        if categories is not None:
+            first = TableInput(categories, likelihood_part.as_input)
+            layers: nn.Module = dense(first.width + labels, hidden_dims, num_outputs, activation)
+        elif network == "conv":
+            shape = (inputs * x_shape[0] + labels, *x_shape[1:])
+            layers = conv_encoder(shape, hidden_dims, num_outputs, activation)
+        else:
+            layers = dense(inputs * x_dim + labels, hidden_dims, num_outputs, activation)
+        if categories is None and (missing or pixels in ("levels", "raw")):
             first = WithMask(x_dim, scaling) if missing else Standardize(x_dim, scaling)
         if labels and (first is not None or network == "conv"):
             first = BesideLabel(first or nn.Identity(), labels, math.prod(x_shape[1:]) if network == "conv" else 1)
         return layers if first is None else nn.Sequential(first, layers)
 
+    likelihood_part: Likelihood = make_part(parts["likelihood"], Likelihood, known)
     known["network"] = from_data(encoder_class.num_outputs(latent_dim), label_width.get("encoder", 0))
     made_encoder = make_part(parts["encoder"], Encoder, known)
     if "encoder" not in label_width:
@@ -129,15 +156,13 @@ def build(
             f"prior: {prior_class.__name__} is made from the encoder q(z|x), but here that is q(z|x, y); choose "
             "another prior, or leave the label out of the encoder by label_in"
         )
-    likelihood_part = make_part(parts["likelihood"], Likelihood, known)
-
     params, decoder_inputs = likelihood_part.params_per_element, latent_dim + label_width.get("decoder", 0)
     if network == "conv":
-        decoder = conv_decoder(
+        decoder: nn.Module = conv_decoder(
             latent_dim + label_width.get("decoder", 0), hidden_dims[::-1], x_shape, params, activation
         )
     else:
-        decoder = mlp(decoder_inputs, hidden_dims[::-1], (x_dim, params), activation)
+        decoder = dense(decoder_inputs, hidden_dims[::-1], (x_dim, params), activation)
     made_prior = make_part(parts["prior"], Prior, known)
     made: dict[str, Any] = {"encoder": made_encoder, "decoder": decoder, "likelihood": likelihood_part}
     if num_classes is None:
@@ -164,8 +189,66 @@ def build(
         num_classes=num_classes,
         classes=None if classes is None else tuple(classes),
         label_in=None if label_in is None else tuple(label_in),
+        table=table,
     )
     return vae
+
+
+def defaults(table: Schema | None) -> dict[str, Any]:
+    """Return the parts and the networks that are taken where none is named: the article's, or a table's.
+
+    Example:
+        >>> defaults(None)["prior"]
+        'StandardNormal'
+    """
+    if table is None:
+        parts = {"prior": "StandardNormal", "encoder": "DiagonalNormal", "likelihood": "Bernoulli"}
+        return {**parts, "network": "mlp", "activation": "relu"}
+    # Of the flows one that is as fast to draw from as to score, and on small tables the best of them.
+    prior = {"class_path": "pyro_vae.priors.FlowPrior", "init_args": {"flow": "coupling"}}
+    own = {"prior": prior, "encoder": "FullRankNormal", "likelihood": of_columns(table)}
+    return {**own, "network": "skip", "activation": "silu"}
+
+
+def of_columns(table: Schema) -> dict[str, Any]:
+    """Return the likelihood of a table, which has one that suits its kind for each column.
+
+    Example:
+        >>> from pyro_vae.data.tables import Column
+        >>> columns = (Column("a", "yes/no", "str", categories=("no", "yes")),)
+        >>> of_columns(Schema(columns))["init_args"]
+        {'groups': [[1, {'class_path': 'Bernoulli', 'init_args': {}}]], 'packed': True}
+    """
+
+    def kind(column: Column) -> tuple[str, int]:
+        names = {"category": "Categorical", "yes/no": "Bernoulli"}
+        return names.get(column.kind, "WarpedLogistic"), len(column.categories) if column.kind == "category" else 0
+
+    groups = []
+    for (name, levels), columns in itertools.groupby(table.modelled, kind):
+        own = list(columns)
+        options: dict[str, Any] = {}
+        if name == "Categorical":
+            options = {"levels": levels, "ordered": False}
+        elif name == "WarpedLogistic":
+            options = {
+                "units": [c.scale for c in own],
+                "steps": [None if c.step is None else c.step / c.scale for c in own],
+                "lows": [None if c.low is None else (c.low - c.loc) / c.scale for c in own],
+                "highs": [None if c.high is None else (c.high - c.loc) / c.scale for c in own],
+            }
+            if any(c.coarse for c in own):
+                options["heaps"] = [_heap(c) for c in own]
+        groups.append([len(own), {"class_path": name, "init_args": options}])
+    return {"class_path": "pyro_vae.likelihoods.Columns", "init_args": {"groups": groups, "packed": True}}
+
+
+def _heap(column: Column) -> tuple[int, int, float] | None:
+    """Return how many steps the coarser grid of a column has, at which of them from ``loc`` it is, and its share."""
+    if column.coarse is None or column.step is None:
+        return None
+    ratio = round(column.coarse / column.step)
+    return ratio, round(-column.loc / column.step) % ratio, column.heaped
 
 
 def make_part(spec: PartSpec, base: type, known: Mapping[str, Any]) -> Any:

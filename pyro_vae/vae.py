@@ -8,9 +8,9 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.base import Config, Encoder, Likelihood, Prior
+from pyro_vae.base import Config, Encoder, Likelihood, Prior, fill_from_column
 from pyro_vae.data.arrays import Array, to_rows
-from pyro_vae.distributions.location import location
+from pyro_vae.distributions.location import location, middle
 from pyro_vae.networks import Standardize
 
 _counter = itertools.count()
@@ -98,9 +98,9 @@ class VAE(nn.Module):
     def initialize(self, x: Tensor) -> None:
         """Set starting values from the training data ``x``, (N, D): the decoder's output starts at its marginals."""
         self.initialized = True
-        x = _fill_from_column(x) if self.missing else x
+        with_blanks, x = x, fill_from_column(x) if self.missing else x
         self.prior.initialize(x)
-        self.likelihood.initialize(x)
+        self.likelihood.initialize(with_blanks if self.likelihood.takes_blanks else x)
         for module in self.modules():
             if isinstance(module, Standardize):
                 module.initialize(x)
@@ -118,13 +118,16 @@ class VAE(nn.Module):
         """Return data, such as an array of images, as rows (N, D) of the VAE's own dtype and on its device.
 
         Args:
-            x: A tensor, an array or a data frame of numbers, (N, D), (N, H, W) or (N, C, H, W).
+            x: A tensor, an array or a data frame of numbers, (N, D), (N, H, W) or (N, C, H, W); of a model of a table
+                also a data frame with its columns.
             name: The argument's, for messages.
 
         Raises:
             ValueError: If it is something else, or its rows are of another width than the VAE's data.
         """
         own = next(self.parameters())
+        if self.config.table is not None and hasattr(x, "columns"):
+            return self.config.table.encode(x).to(own.device, own.dtype)
         rows = to_rows(name, x).to(own.device, own.dtype)
         width = math.prod(self.config.x_shape) if self.config.x_shape else rows.shape[1]
         if rows.shape[1] != width:
@@ -143,7 +146,10 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, num: int, *, mean: bool = False) -> Tensor:
-        """Return ``num`` new data, (num, D), from z ~ p(z): draws of x, or their means E[x|z]."""
+        """Return ``num`` new data, (num, D), from z ~ p(z): draws of x, or their means E[x|z].
+
+        Categories have no mean: of these it is the most probable one, also in ``reconstruct``.
+        """
         return self._decode(self.prior().expand((num,)).sample(), mean)
 
     @torch.no_grad()
@@ -154,21 +160,8 @@ class VAE(nn.Module):
 
     def _decode(self, z: Tensor, mean: bool) -> Tensor:
         p = self.likelihood(self.decoder(z))
-        return p.mean if mean else p.sample()
+        return middle(p) if mean else p.sample()
 
     def _register(self, *parts: str) -> None:
         for part in parts:
             pyro.module(f"{self._name}.{part}", getattr(self, part))
-
-
-def _fill_from_column(x: Tensor) -> Tensor:
-    """Fill the blanks of each column with values that it has in other rows: its moments stay about the same."""
-    empty = x.isnan().all(0).nonzero()
-    if len(empty):
-        raise ValueError(f"the training data have no value at all in column {int(empty[0])}, from 0; leave it out")
-    x = x.clone()
-    for column in x.unbind(1):
-        blank = column.isnan()
-        values = column[~blank]
-        column[blank] = values[torch.arange(int(blank.sum()), device=x.device) % len(values)]
-    return x

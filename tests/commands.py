@@ -1,8 +1,8 @@
 """Commands as a user calls them, but in the tests' own process."""
 
-import importlib
-
 import pytest
+
+from pyro_vae.__main__ import module_of
 
 FEW = ["--num_samples", 2, "--max_examples", 5]
 # Commands on the folder "run", with what makes them end soon and well.
@@ -25,7 +25,7 @@ ON_A_RUN = {
 
 def call(name, *arguments):
     """Run a command."""
-    importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
+    module_of(name).main([str(argument) for argument in arguments])
 
 
 def refused(capsys, name, *arguments, status=2):

@@ -1,6 +1,9 @@
+import json
+
 import arviz
 import matplotlib
 import numpy as np
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,6 +12,7 @@ import xarray
 from pyro import poutine
 
 import pyro_vae
+from pyro_vae.data import from_frame
 from pyro_vae.evidence import khat, log_evidence, log_weights, to_arviz
 from pyro_vae.evidence.arviz import to_netcdf
 from tests.references import ARVIZ_0, data_of, linear_gaussian, psislw, shifted_guide
@@ -195,3 +199,36 @@ def test_the_file_says_what_its_groups_are_and_has_log_evidence_of_each_datum(da
     assert "log_evidence: log P(x) of each datum" in again["sample_stats"].attrs["about"]
     result = log_evidence(EXACT.model, GUIDE, X, num_samples=5000, seed=0)
     np.testing.assert_allclose(again["sample_stats"]["log_evidence"].values, result.log_evidence)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_table_is_in_its_own_units_with_the_names_of_its_columns(tmp_path):
+    frame = pandas.DataFrame(
+        {
+            "kind": ["ash", "oak", "elm"] * 12,
+            "when": pandas.Timestamp("2020-01-01") + pandas.to_timedelta(range(36), "D"),
+            "height": [1000.5 + i**2 for i in range(36)],
+            "ill": ["no", "yes"] * 18,
+            "many": [f"{'x' * 3000}{i % 12}" for i in range(36)],
+        }
+    )
+    frame.loc[3, "height"] = np.nan
+    table = from_frame(frame, validation=0).table
+    x = table.encode(frame)
+    vae = pyro_vae.build((5,), table=table, missing=True, latent_dim=1, hidden_dims=[4])
+    vae.initialize(x)
+    drawn = to_arviz(vae.model, vae.guide, x, num_samples=20, num_draws=50, seed=0)
+    (tmp_path / "table.nc").write_bytes(to_netcdf(drawn))
+    again = arviz.from_netcdf(str(tmp_path / "table.nc"))
+    for data in (drawn, again):
+        for group in ("observed_data", "posterior_predictive", "prior_predictive"):
+            values = data[group]["x"]
+            assert values.x_dim_0.values.tolist() == ["when", "height", "ill", "kind", "many"]
+            assert json.loads(values.attrs["categories"]) == {"kind": ["ash", "elm", "oak"], "ill": ["no", "yes"]}
+            assert json.loads(values.attrs["dates"]) == {"when": "days since 1970"}
+            assert set(values.sel(x_dim_0="kind").values.flatten()) <= {0, 1, 2}
+        own = data["observed_data"]["x"]
+        np.testing.assert_allclose(own.sel(x_dim_0="height"), frame["height"], rtol=1e-6)
+        assert own.sel(x_dim_0="when").values.round(3).tolist() == list(range(18262, 18298))
+        assert 700 < float(data["prior_predictive"]["x"].sel(x_dim_0="height").mean()) < 2000
+    assert len(arviz.summary(again)) == 36

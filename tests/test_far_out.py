@@ -36,6 +36,15 @@ def test_no_encoder_sees_more_than_it_can_take():
     assert layer(torch.tensor([[9.97e36, -math.inf]])).tolist() == [[1e6, -1e6]]
 
 
+def test_encoders_see_columns_of_any_size():
+    x = torch.randn(500, 6) * torch.tensor([1e-12, 1e-7, 1e-3, 1.0, 1e9, 0.0]) + torch.tensor([0.0, 0, 0, 0, 0, 0.1])
+    layer = Standardize(6)
+    layer.initialize(x)
+    seen = layer(x)
+    torch.testing.assert_close(seen[:, :5].std(0), torch.ones(5))
+    assert seen[:, 5].abs().max() <= 1
+
+
 def table(path, *cells):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 1)) + 0.1 * rng.normal(size=(300, 3))

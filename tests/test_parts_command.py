@@ -133,8 +133,9 @@ def test_the_json_holds_the_same(capsys):
 def test_the_types_of_options():
     types = {option.name: option.type for option in describe("likelihood", pyro_vae.likelihoods.Gaussian).options}
     assert types == {"scale": "shared | per_element | predicted | float", "min_scale": "float"}
-    (groups,) = describe("likelihood", pyro_vae.likelihoods.Columns).options
+    groups, packed = describe("likelihood", pyro_vae.likelihoods.Columns).options
     assert (groups.required, groups.type) == (True, "list[tuple[int, Likelihood]]")
+    assert (packed.required, packed.type) == (False, "bool")
 
 
 def test_parts_of_a_users_own(capsys, own):

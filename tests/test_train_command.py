@@ -411,7 +411,7 @@ def folder(tmp_path_factory):
         np.save(folder / f"{name}.npy", array)
     (folder / "mixed.txt").write_text("hello")
     (folder / "fake.npy").write_text("hello")
-    (folder / "inf.csv").write_text("a,b\n1,2\n3,inf\n" * 50)
+    (folder / "inf.csv").write_text("a,b\n" + "".join(f"{row},{row}\n{row},inf\n" for row in range(50)))
     (folder / "broken.yaml").write_text("nope: 3\n")
     (folder / "file").write_text("mine")
     (folder / "folder").mkdir()

@@ -70,7 +70,7 @@ def folder(made, monkeypatch):
 ON_THE_RUN = ON_A_RUN | {"score": [*ON_A_RUN["score"], "--split", "train", "--cross_fit", 2]}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"parts"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"parts", "compare-table"}))
 def test_a_command_imports_no_module_that_only_its_run_names(name, folder, capsys):
     line = refused(capsys, name, *ON_THE_RUN[name])
     assert "stranger.Prior" in line

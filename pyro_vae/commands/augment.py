@@ -11,6 +11,7 @@ from pyro_vae.commands.arguments import OF_A_FILE, Opened, on_run, options_of, r
 from pyro_vae.commands.cli import Parser
 from pyro_vae.commands.outputs import Results, check_fits, to_csv, to_npz
 from pyro_vae.data.source import Source
+from pyro_vae.data.tables import Schema, as_bytes
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
 from pyro_vae.runs.opening import of_class, read_examples, read_source
@@ -36,6 +37,9 @@ def main(opened: Opened) -> None:
     """Augment a data set, and leave the files in a folder."""
     args, run, vae, examples = opened.args, opened.run, opened.vae, opened.examples
     vae.check(examples.x)
+    if vae.config.table is not None:
+        _augment_table(opened, vae.config.table)
+        return
     original = of_class(
         read_source(run, vae, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae
     )
@@ -71,6 +75,31 @@ def main(opened: Opened) -> None:
         print("labels      those of the originals: whether a variation still deserves it, the model doesn't know")
     print(f"rows        {len(x):,}: the {count:,} originals first, then in turn")
     results.conclude(lambda path: draw(path, original, variations, args.data))
+
+
+def _augment_table(opened: Opened, table: Schema) -> None:
+    """Augment a table whose columns are more than numbers, in which the variations stand below the originals."""
+    import pandas
+
+    args, vae, examples = opened.args, opened.vae, opened.examples
+    check_count(times=args.times)
+    check_fits("times", args.times + 1, 4 * examples.x.numel())
+    made = augment(vae, opened.x(), **options_of(augment, args)).cpu().flatten(0, 1)
+    originals = examples.frame
+    rows = pandas.concat([originals, table.decode(made)], ignore_index=True)[list(originals.columns)]
+    x, origin = torch.cat([examples.x, made]), torch.arange(len(originals)).repeat(args.times + 1)
+    files: dict[str, bytes | str] = {
+        "augmented.npz": to_npz(vae, data={"x": x}, other={"original": origin}),
+        f"augmented.{table.form.suffix}": as_bytes(rows, table),
+    }
+    results = Results(opened.folder, "augmented").write(files)
+    print(f"rows        {len(rows):,}: the {len(originals):,} originals first, then in turn")
+    title = f"{Path(args.data).name}, and variations of it"
+    names = [column.name for column in table.modelled]
+    own, others = table.in_units(examples.x), table.in_units(made)
+    results.conclude(
+        lambda path: plotting.columns_compared(own, others, path, names=names, title=title, label="variations")
+    )
 
 
 def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:

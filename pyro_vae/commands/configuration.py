@@ -22,12 +22,7 @@ from pyro_vae.runs import folder
 from pyro_vae.training.options import Options
 
 PARTS = {"prior": Prior, "encoder": Encoder, "likelihood": Likelihood, "objective": ELBO}
-DEFAULTS = {
-    "prior": "pyro_vae.priors.StandardNormal",
-    "encoder": "pyro_vae.encoders.DiagonalNormal",
-    "likelihood": "pyro_vae.likelihoods.Bernoulli",
-    "objective": "pyro.infer.Trace_ELBO",
-}
+OBJECTIVE = "pyro.infer.Trace_ELBO"  # where none is named
 # Options about the one call: they don't make the run what it is, and don't belong into its configuration.
 OF_THE_CALL = ("config", "trust", "run", "overwrite", "resume", "log")
 
@@ -42,9 +37,9 @@ def parts(
     """Parts: a class each, by its name or as module.Class, and its own options.
 
     Args:
-        prior: p(z).
-        encoder: q(z|x).
-        likelihood: p(x|z).
+        prior: p(z). Default: StandardNormal, or of a table FlowPrior with the flow "coupling".
+        encoder: q(z|x). Default: DiagonalNormal, or of a table FullRankNormal.
+        likelihood: p(x|z). Default: Bernoulli, or of a table what suits each column.
         objective: What is maximised. Default: pyro.infer.Trace_ELBO.
     """
 
@@ -58,13 +53,11 @@ def parser() -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="Go on with a run from its last checkpoint.")
     parser.add_argument("--log", type=Literal["tensorboard"] | None, help="Log the metrics there as well.")
-    parser.add_function_arguments(data.load, skip={"preferred", "missing"})
+    parser.add_function_arguments(data.load, skip={"preferred", "missing", "as_numbers"})
     missing = "Take data with blanks (NaN, in a .csv file also empty cells and NA), and train on the rest."
     parser.add_argument("--missing", action="store_true", help=missing)
     parser.add_function_arguments(parts, skip={f"{part}.init_args.{name}" for part in PARTS for name in FILLED_IN})
-    # Not the objective's: the parser would hand the default's options on to the class chosen instead.
-    parser.set_defaults({name: {"class_path": DEFAULTS[name]} for name in ("prior", "encoder", "likelihood")})
-    of_the_data = {"x_shape", "levels", "pixels", "missing", "num_classes", "classes"}
+    of_the_data = {"x_shape", "levels", "pixels", "missing", "num_classes", "classes", "table"}
     parser.add_function_arguments(build, skip={*PARTS, *of_the_data})
     parser.add_class_arguments(Options, instantiate=False)
     return parser
@@ -119,9 +112,10 @@ def _parse(options: Sequence[str], configs: Sequence[str], trust: Sequence[str])
     for path in configs:
         base = parse.parse_object(_read_config(path, trust), namespace=base)
     if (base is None or base.objective is None) and not any(arg.split("=")[0] == "--objective" for arg in options):
-        options = ["--objective", DEFAULTS["objective"], *options]
+        # No default of the parser's, who would hand its options on to the class chosen instead.
+        options = ["--objective", OBJECTIVE, *options]
     config = parse.parse_args(options, namespace=base)
-    for name, default in (parse.get_defaults().as_dict() | DEFAULTS).items():
+    for name, default in (parse.get_defaults().as_dict() | {"objective": OBJECTIVE}).items():
         # Both are what the parser lets a configuration say.
         if default is not None and config[name] is None:
             raise ValueError(f"{name}: expected a value, got null; leave it out for the default")

@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
                     examples = replace(examples, split="simulated", labels=None)
                 check_data(vae.model, examples.x)
                 _check_sizes(args, vae)
-                exported = num_exported(examples.x, args.num_exported)
+                exported = num_exported(vae, examples.x, args.num_exported)
                 own, begin = own_share(examples.x.to(device))
             args.precision = precision_on(device, args.precision)
         results = Results(run, args.name, "run folder", lambda: _check_same_model(run, model))

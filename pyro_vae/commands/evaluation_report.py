@@ -197,7 +197,7 @@ def by_example(examples: Examples, estimate: Estimate, summary: dict[str, Any]) 
     return to_csv(columns)
 
 
-def num_exported(x: Tensor, wanted: int | None) -> int:
+def num_exported(vae: VAE, x: Tensor, wanted: int | None) -> int:
     """Return how many of the examples, (N, D), go into the file for ArviZ.
 
     Raises:
@@ -206,7 +206,8 @@ def num_exported(x: Tensor, wanted: int | None) -> int:
     each = ARVIZ_DRAWS * x[0].numel()
     if wanted is None:
         return min(ARVIZ_EXAMPLES, max(1, ARVIZ_ELEMENTS // each), len(x))
-    most = largest() // (16 * each)  # of float32, in two groups, joined from parts
+    # Of float32, or of a table of float64, in two groups, joined from parts.
+    most = largest() // ((16 if vae.config.table is None else 32) * each)
     if not 0 <= wanted <= most:
         raise ValueError(f"--num_exported: expected from 0 to {most:,} examples of this size, got {wanted:,}")
     return min(wanted, len(x))

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyro_vae.commands.outputs import by_column, some_of, with_error
+from pyro_vae.commands.column_errors import ColumnErrors, column_errors
+from pyro_vae.commands.outputs import some_of, unordered, with_error
 from pyro_vae.evidence.result import rows_of, standard_error
 from pyro_vae.inference import Imputation, MissingLogProb
+from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
     from pyro_vae.commands.impute import Task
 
 
-def by_example(task: "Task", filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:
+def by_example(vae: VAE, task: "Task", filled: Imputation, scored: MissingLogProb | None) -> dict[str, Any]:
     """Return a row for each example, as columns by name."""
     columns: dict[str, Any] = {"row": task.rows, "blanks": task.x.isnan().sum(1)}
     columns |= {"filled": (~unfilled(filled)).long(), "implausible": filled.implausible.sum(1)}
@@ -25,7 +27,7 @@ def by_example(task: "Task", filled: Imputation, scored: MissingLogProb | None) 
     else:
         columns |= {"acceptance": filled.acceptance, "rhat": filled.rhat}
     if scored is not None:
-        columns |= {"squared_error": squared_error(task, filled)}
+        columns |= {"squared_error": squared_error(vae, task, filled)}
         columns |= {"log_p_missing": scored.log_prob, "log_p_missing_se": scored.se}
     return columns
 
@@ -35,11 +37,29 @@ def unfilled(filled: Imputation) -> Tensor:
     return filled.mean.isnan().any(1)
 
 
-def squared_error(task: "Task", filled: Imputation) -> Tensor:
-    """Return the squared error of the mean over the blanks of each example, (N,)."""
+def squared_error(vae: VAE, task: "Task", filled: Imputation) -> Tensor:
+    """Return the mean squared error over the blanks of each example whose truth is known, (N,).
+
+    Of a table, numbers are in units of their columns' scales, and what is a category counts 1 where it is wrong.
+    """
+    mean, truth = filled.mean.cpu(), _truth(task)
+    off = (mean - truth).square()
+    return (
+        torch.where(unordered(vae, truth), (mean.round() != truth).where(off.isfinite(), torch.nan), off)
+        .double()
+        .nanmean(1)
+    )
+
+
+def errors_of(vae: VAE, task: "Task", filled: Imputation) -> ColumnErrors:
+    """Return how far off each column of a table is where its truth is known."""
+    return column_errors(vae, filled.mean.cpu(), _truth(task))
+
+
+def _truth(task: "Task") -> Tensor:
+    """Return what is known of the blanks, (N, D), and NaN elsewhere."""
     assert task.truth is not None
-    blank = task.x.isnan()
-    return (filled.mean.cpu() - task.truth).square().sum(1).double() / blank.sum(1)
+    return task.truth.where(task.x.isnan(), torch.nan)
 
 
 def names_of(task: "Task") -> list[str]:
@@ -47,7 +67,7 @@ def names_of(task: "Task") -> list[str]:
     return list(task.columns or [f"column {d + 1}" for d in range(task.shape[0])])
 
 
-def words(task: "Task", filled: Imputation, scored: MissingLogProb | None) -> Iterator[str]:
+def words(vae: VAE, task: "Task", filled: Imputation, scored: MissingLogProb | None) -> Iterator[str]:
     """Yield what there is to say, line by line."""
     none = unfilled(filled).cpu()
     if none.all():
@@ -69,7 +89,7 @@ def words(task: "Task", filled: Imputation, scored: MissingLogProb | None) -> It
             f"{filled.rhat[~none].max():.2f} at most"
         )
     if scored is not None:
-        yield from _scores(task, filled, scored)
+        yield from _scores(vae, task, filled, scored)
     for rows, why in (
         (task.rows[none].tolist(), "the model gives what they observe no density; look for values far out of range"),
         (task.unlabelled, "without a label that the run knows; name their class with --label"),
@@ -86,15 +106,12 @@ def words(task: "Task", filled: Imputation, scored: MissingLogProb | None) -> It
         )
 
 
-def _scores(task: "Task", filled: Imputation, scored: MissingLogProb) -> Iterator[str]:
-    assert task.truth is not None
-    blank = task.x.isnan()
-    off = (filled.mean.cpu() - task.truth).where(blank, torch.nan)  # (N, D)
+def _scores(vae: VAE, task: "Task", filled: Imputation, scored: MissingLogProb) -> Iterator[str]:
     if len(task.shape) == 3:
-        yield f"truth       mean squared error {off.square().nanmean():.4g} per pixel"
+        yield f"truth       mean squared error {(filled.mean.cpu() - _truth(task)).square().nanmean():.4g} per pixel"
     else:
-        yield from by_column("truth", names_of(task), off, task.truth.where(blank, torch.nan))
-    known = scored.log_prob.isfinite()
+        yield from errors_of(vae, task, filled).words("truth", names_of(task))
+    known = scored.log_prob.isfinite() & ~_truth(task).isnan().all(1).to(scored.log_prob.device)
     log_prob, se = scored.log_prob[known], scored.se[known]
     figure = with_error(log_prob.mean().item(), standard_error(log_prob), 3)
     monte_carlo = se.square().sum().sqrt().item() / max(len(se), 1)

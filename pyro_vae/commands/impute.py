@@ -2,34 +2,38 @@
 
 import csv
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from pyro_vae import data, plotting
+from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, read_chosen, refuse_unused, run_parser
 from pyro_vae.commands.by_model import Progress, by_class
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.imputation_report import by_example, names_of, words
+from pyro_vae.commands.imputation_report import by_example, errors_of, names_of, words
+from pyro_vae.commands.masks import hidden, read_mask
 from pyro_vae.commands.outputs import (
     BLOCK,
     Results,
     bytes_of_datum,
     check_fits,
     check_samples,
+    column_names,
+    in_units,
     to_csv,
+    unordered,
 )
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.files import read_cells
 from pyro_vae.data.labels import UNKNOWN
 from pyro_vae.data.source import Source
+from pyro_vae.data.tables import Schema, as_bytes
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.result import rows_of
 from pyro_vae.inference import Imputation, MissingLogProb, gibbs, impute, log_prob_missing
@@ -41,7 +45,6 @@ from pyro_vae.vae import VAE
 
 NAME = "impute"
 METHODS: dict[str, Callable[..., Imputation]] = {"importance": impute, "gibbs": gibbs}
-SIDES = ("left", "right", "top", "bottom")
 SHOWN = 8  # examples in the picture
 MAX_SHOWN = 8  # completions of each
 
@@ -57,10 +60,11 @@ class Task:
         total: How many there are in all.
         shape: Of one of them.
         columns: The names of a table's columns, if known.
-        truth: The complete examples, (N, D), if known.
+        truth: The examples with what is known of their blanks, (N, D), if anything is.
         labels: Of a conditional model the classes of the examples, (N,), -1 where unknown; else None.
         label_column: Which column of a table holds them.
         unlabelled: The examples that such a model can't fill, as their label is unknown, from 0.
+        frame: The whole table as its user wrote it, where its columns are more than numbers.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Task:
     labels: Tensor | None
     label_column: str | None
     unlabelled: list[int]
+    frame: Any = None
 
 
 def parser() -> Parser:
@@ -85,8 +90,8 @@ def parser() -> Parser:
         "--hide",
         type=str | None,
         metavar="PART",
-        help="Hide a part of complete examples, to see how well it is filled: a fraction of the values at random, such "
-        "as 0.5, or the left, right, top or bottom half of images.",
+        help="Hide a part of what is known, to see how well it is filled: a fraction of the values at random, such as "
+        "0.5, columns of a table, such as age,sex, or the left, right, top or bottom half of images.",
     )
     add("--truth", type=str | None, help="A file like the data, without blanks: how well were they filled?")
     add(
@@ -144,8 +149,8 @@ def main(opened: Opened) -> None:
         scored = by_class(vae, task.labels, len(x), "scoring", score)
     arrays = summaries(vae, task, filled)
     results = Results(opened.folder, "completed")
-    write(results, task, filled, scored, arrays, args)
-    print(*words(task, filled, scored), sep="\n")
+    write(results, vae, task, filled, scored, arrays, args)
+    print(*words(vae, task, filled, scored), sep="\n")
     results.conclude(lambda path: draw(path, vae, task, arrays))
 
 
@@ -177,22 +182,22 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, y, name, label_column = examples.x, examples.labels, examples.name, None
+        x, y, name, label_column, frame = examples.x, examples.labels, examples.name, None, None
         columns = some_data(run, vae).columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
         x, y, columns, label_column = source.x[: args.max_examples], source.y, source.columns, source.label_column
         y = None if y is None else y[: args.max_examples]
+        frame = None if source.frame is None else source.frame.iloc[: args.max_examples]
     truth = None
     if args.truth is not None:
         truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
     shape = vae.config.x_shape
     if args.mask is not None:
-        x = torch.where(_read_mask(args.mask, x, args.max_examples), torch.nan, x)
+        x = torch.where(read_mask(args.mask, x, args.max_examples), torch.nan, x)
     elif args.hide is not None:
-        if x.isnan().any():
-            raise ValueError("--hide: the data have blanks already; leave it out")
-        truth, x = x, torch.where(hidden(x, shape, args.hide, args.seed), torch.nan, x)
+        names = None if len(shape) == 3 else column_names(run, vae)
+        truth, x = x, torch.where(hidden(x, shape, names, args.hide, args.seed), torch.nan, x)
     blank = x.isnan().any(1)
     if not blank.any():
         raise ValueError(
@@ -208,7 +213,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         raise ValueError(f"data={name!r}: none of the {len(other):,} examples with blanks has {what} (--label)")
     unlabelled = [] if labels is None else other.tolist()
     truth, labels = (None if values is None else values[rows] for values in (truth, labels))
-    return Task(name, x[rows], rows, len(x), shape, columns, truth, labels, label_column, unlabelled)
+    return Task(name, x[rows], rows, len(x), shape, columns, truth, labels, label_column, unlabelled, frame)
 
 
 def labels_for(vae: VAE, y: Tensor | None, count: int) -> tuple[Tensor | None, Tensor]:
@@ -226,56 +231,11 @@ def _read_like(run: Path, vae: VAE, args: Namespace, option: str) -> Source:
     return read_like(run, vae, option, args[option], **how)
 
 
-def _read_mask(name: str, x: Tensor, max_examples: int | None) -> Tensor:
-    """Return what is blank, (N, D) or (1, D)."""
-    mask = data.read(name, pixels="raw").x
-    if mask.numel() == x.shape[1]:
-        mask = mask.reshape(1, -1)
-    elif mask.shape[1] == x.shape[1] and len(mask) >= len(x):
-        mask = mask[:max_examples]
-    if mask.shape[1] != x.shape[1] or len(mask) not in (1, len(x)):
-        raise ValueError(
-            f"--mask {name}: expected one for each of the {len(x):,} examples of {x.shape[1]} values, or one for all, "
-            f"but it holds {len(mask):,} rows of {mask.shape[1]}"
-        )
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(f"--mask {name}: expected 1 where a value is blank and 0 elsewhere, but it holds others")
-    return mask == 1
-
-
-def hidden(x: Tensor, shape: Sequence[int], part: str, seed: int) -> Tensor:
-    """Return which values of ``x``, (N, D), to hide, (N, D) or (1, D): a fraction at random, or a half of images.
-
-    Raises:
-        ValueError: When it is neither.
-    """
-    if part in SIDES:
-        if len(shape) != 3:
-            raise ValueError(f"--hide {part}: is of images, but the run is on a table; give a fraction")
-        _, height, width = shape
-        mask = torch.zeros(shape, dtype=torch.bool)
-        half = {
-            "left": (slice(None), slice(width // 2)),
-            "right": (slice(None), slice(width // 2, None)),
-            "top": (slice(height // 2), slice(None)),
-            "bottom": (slice(height // 2, None), slice(None)),
-        }[part]
-        mask[:, half[0], half[1]] = True
-        return mask.reshape(1, -1)
-    try:
-        fraction = float(part)
-    except ValueError:
-        fraction = math.nan
-    if not 0 < fraction < 1:
-        raise ValueError(f"--hide: expected a fraction between 0 and 1, or one of {', '.join(SIDES)}, got {part!r}")
-    return torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < fraction
-
-
 def original(x: Tensor, vae: VAE, *, spread: bool = False) -> Tensor:
     """Return values, or their ``spread``, in the units of the data: dequantized ones as levels again."""
     levels = vae.config.levels
     if vae.config.pixels != "dequantized" or levels is None:
-        return x
+        return in_units(vae, x, spread=spread)
     return x * levels if spread else (x * levels).floor().clamp(0, levels - 1)
 
 
@@ -286,7 +246,7 @@ def summaries(vae: VAE, task: Task, filled: Imputation) -> dict[str, Tensor]:
     arrays = {
         "completions": original(completions, vae),
         # The mean of a level is half a cell below that of the dequantized value.
-        "mean": original(mean, vae, spread=True) - 0.5 * dequantized,
+        "mean": original(mean, vae, spread=True) - 0.5 if dequantized else original(mean, vae),
         "sd": original(sd, vae, spread=True),
         "observed": ~task.x.isnan(),
     }
@@ -296,6 +256,7 @@ def summaries(vae: VAE, task: Task, filled: Imputation) -> dict[str, Tensor]:
 
 def write(
     results: Results,
+    vae: VAE,
     task: Task,
     filled: Imputation,
     scored: MissingLogProb | None,
@@ -306,12 +267,29 @@ def write(
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
     files: dict[str, bytes | str] = {"completed.npz": as_npz({"rows": task.rows.numpy(), **stored})}
-    if _is_table(args.data):
+    if (table := vae.config.table) is not None and task.frame is not None:
+        made = {f"completed-{m + 1}": x for m, x in enumerate(filled.completions.cpu())} | {"mean": filled.mean.cpu()}
+        files |= {
+            f"{name}.{table.form.suffix}": as_bytes(fill_frame(task, table, x), table) for name, x in made.items()
+        }
+    elif _is_table(args.data):
         tables = {f"completed-{m + 1}.csv": table for m, table in enumerate(arrays["completions"])}
         tables["mean.csv"] = arrays["mean"]
         files |= {name: fill_table(Path(args.data), task, table) for name, table in tables.items()}
-    files["diagnostics.csv"] = to_csv(by_example(task, filled, scored))
+    files["diagnostics.csv"] = to_csv(by_example(vae, task, filled, scored))
+    if task.truth is not None and len(task.shape) == 1:
+        files["columns.csv"] = to_csv({"column": names_of(task), **errors_of(vae, task, filled).as_columns()})
     results.write(files, earlier(results.folder, NAME))  # there may be more tables than this call leaves
+
+
+def fill_frame(task: Task, table: Schema, x: Tensor) -> Any:
+    """Return the user's table, a ``pandas.DataFrame``, with its blanks filled from the rows ``x``, (N, D)."""
+    frame, made = task.frame.copy(), table.decode(x)
+    fillable = (task.x.isnan() & ~x.isnan()).numpy()
+    for d, column in enumerate(table.modelled):
+        rows = task.rows.numpy()[fillable[:, d]]
+        frame.iloc[rows, frame.columns.get_loc(column.name)] = made[column.name].to_numpy()[fillable[:, d]]
+    return frame
 
 
 def fill_table(path: Path, task: Task, table: Tensor) -> str:
@@ -349,7 +327,7 @@ def draw(path: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
         plotting.columns_completed(observed, completions, path, names=names, title="Observed values, and those filled")
         return
     plotting.columns_scattered(
-        truth.where(task.x.isnan(), torch.nan).numpy(),
+        truth.where(task.x.isnan() & ~unordered(vae, truth), torch.nan).numpy(),
         arrays["mean"].numpy(),
         path,
         names=names,

@@ -8,7 +8,15 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_fits, check_row, to_images, write_decoded
+from pyro_vae.commands.outputs import (
+    bytes_of_datum,
+    check_fits,
+    check_row,
+    in_units,
+    mean_name,
+    to_images,
+    write_decoded,
+)
 from pyro_vae.inference import interpolate
 from pyro_vae.vae import VAE
 
@@ -54,7 +62,7 @@ def main(opened: Opened) -> None:
     pairs = ", ".join(f"{a} and {b}" for a, b in between.tolist()[:4]) + (", …" if len(between) > 4 else "")
     print(f"paths       {len(between)}, {args.path}, {args.num} steps each")
     print(f"between     rows {pairs} of {examples.name} ({examples.split})")
-    title = f"{Path(examples.name).name}: E[x|z] along the {args.path} path between the posterior means"
+    title = f"{Path(examples.name).name}: {mean_name(vae)} along the {args.path} path between the posterior means"
     results.conclude(lambda path: draw(path, vae, x, ends, t, between, names, title))
 
 
@@ -65,7 +73,14 @@ def draw(
     pairs = [f"{a} – {b}" for a, b in between.tolist()]
     if names is not None:
         plotting.columns_along(
-            x.numpy(), t.numpy(), path, names=names, line_names=pairs, t_name="t", title=title, ends=ends.numpy()
+            in_units(vae, x).numpy(),
+            t.numpy(),
+            path,
+            names=names,
+            line_names=pairs,
+            t_name="t",
+            title=title,
+            ends=in_units(vae, ends).numpy(),
         )
         return
     rows = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)

@@ -8,7 +8,15 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_fits, read_near, to_images, write_decoded
+from pyro_vae.commands.outputs import (
+    bytes_of_datum,
+    check_fits,
+    in_units,
+    mean_name,
+    read_near,
+    to_images,
+    write_decoded,
+)
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import encode, manifold, traverse
 from pyro_vae.runs.opening import read_examples, some_data
@@ -66,11 +74,11 @@ def _grid(opened: Opened, num: int) -> None:
     print(f"manifold    {num} x {num} points at equal steps of the prior's distribution function: {ranges}")
 
     def draw(path: Path) -> None:
-        title = "E[x|z] at equal steps of the prior's distribution function in z1 and in z2"
+        title = f"{mean_name(vae)} at equal steps of the prior's distribution function in z1 and in z2"
         if names is None:
             plotting.image_plane(to_images(vae, x), path, across=across, up=up, title=title)
         else:
-            plotting.columns_plane(x.numpy(), path, across=across, up=up, names=names, title=title)
+            plotting.columns_plane(in_units(vae, x).numpy(), path, across=across, up=up, names=names, title=title)
 
     results.conclude(draw)
 
@@ -105,7 +113,7 @@ def _walk(opened: Opened, num: int) -> None:
     print(f"walks       {len(dims)}, from {-span:g} to {span:g} standard deviations of the prior, through {middle}")
 
     def draw(path: Path) -> None:
-        title = f"E[x|z] along one dimension at a time, through {middle}"
+        title = f"{mean_name(vae)} along one dimension at a time, through {middle}"
         walks = [f"z{j + 1}: {use[j].item():.2f} {unit}" for j in dims]
         if names is None:
             steps = [f"{value:+.2g}" if abs(value) > 1e-9 else "0" for value in s.tolist()]
@@ -113,7 +121,7 @@ def _walk(opened: Opened, num: int) -> None:
         else:
             steps_name = "standard deviations"
             plotting.columns_along(
-                x.numpy(), s.numpy(), path, names=names, line_names=walks, t_name=steps_name, title=title
+                in_units(vae, x).numpy(), s.numpy(), path, names=names, line_names=walks, t_name=steps_name, title=title
             )
 
     results.conclude(draw)

@@ -4,14 +4,18 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from pyro_vae.commands.progress import SOON, progress_bar
 from pyro_vae.data.arrays import as_small
+from pyro_vae.data.tables import as_bytes
+from pyro_vae.data.tables.column import UNORDERED
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.machine.files import as_json, as_npz, write_files
 from pyro_vae.machine.memory import largest
@@ -21,7 +25,7 @@ from pyro_vae.runs.opening import read_examples, some_data
 from pyro_vae.vae import VAE
 
 BLOCK = 64  # data whose importance weights are kept at the same time, at least
-KINDS = ("json", "csv", "npz", "nc", "png")
+KINDS = ("json", "csv", "npz", "nc", "png", "html")
 
 
 class Results:
@@ -154,9 +158,34 @@ def column_names(run: Path, vae: VAE) -> list[str] | None:
     return list(dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])])
 
 
-def rows_of_table(names: list[str], x: Tensor, first: Mapping[str, Any] | None = None) -> str:
-    """Return tables of any shape, (..., D), as CSV, a row for each, behind other columns."""
-    return to_csv({**(first or {}), **dict(zip(names, x.flatten(0, -2).T, strict=True))})
+def in_units(vae: VAE, x: Tensor, *, spread: bool = False) -> Tensor:
+    """Return data, (..., D), or their ``spread``, as their user knows them: of a table in each column's own units."""
+    return x if vae.config.table is None else vae.config.table.in_units(x, spread=spread)
+
+
+def unordered(vae: VAE, x: Tensor) -> Tensor:
+    """Return which elements of data, (..., D), are categories, of whose numbers no mean or difference has a meaning."""
+    kinds = [] if vae.config.table is None else [column.kind for column in vae.config.table.modelled]
+    return torch.tensor([kind in UNORDERED for kind in kinds] or False).expand(x.shape)
+
+
+def mean_name(vae: VAE) -> str:
+    """Return what stands for a distribution of x: its mean, or of categories the most probable one."""
+    names = unordered(vae, torch.empty(math.prod(x_shape(vae)))).any()
+    return "E[x|z], of categories the likeliest," if names else "E[x|z]"
+
+
+def table_file(
+    vae: VAE, name: str, names: list[str], x: Tensor, first: Mapping[str, Any] | None = None
+) -> dict[str, bytes | str]:
+    """Return tables of any shape, (..., D), as a file like the user's, a row for each, behind other columns."""
+    rows = x.flatten(0, -2)
+    if (table := vae.config.table) is None:
+        return {f"{name}.csv": to_csv({**(first or {}), **dict(zip(names, rows.T, strict=True))})}
+    frame = table.decode(rows)
+    for at, (column, values) in enumerate((first or {}).items()):
+        frame.insert(at, free_name(column, frame.columns), values.tolist() if isinstance(values, Tensor) else values)
+    return {f"{name}.{table.form.suffix}": as_bytes(frame, table)}
 
 
 def write_decoded(
@@ -170,9 +199,12 @@ def write_decoded(
     **other: Tensor | np.ndarray | None,
 ) -> Results:
     """Write data, (..., D), by their names and other arrays to NAME.npz; of a table, ``first`` and x to NAME.csv."""
-    files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data=data, other=other)}
-    if names is not None:
-        files[f"{name}.csv"] = rows_of_table(names, data["x"], first)
+    with progress_bar("writing", after=SOON) as progress:
+        files: dict[str, bytes | str] = {f"{name}.npz": to_npz(vae, data=data, other=other)}
+        progress(1, 2)
+        if names is not None:
+            files |= table_file(vae, name, names, data["x"], first)
+        progress(2, 2)
     return Results(folder, name).write(files)
 
 
@@ -190,7 +222,10 @@ def to_npz(vae: VAE, *, data: Mapping[str, Tensor], other: Mapping[str, Tensor |
         other: Whatever belongs to them; what is None is left out.
     """
     shape = x_shape(vae)
-    arrays = {name: as_small(x.reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :])) for name, x in data.items()}
+    arrays = {
+        name: as_small(in_units(vae, x).reshape(*x.shape[:-1], *shape[1 if shape[0] == 1 else 0 :]))
+        for name, x in data.items()
+    }
     for name, value in other.items():
         if value is not None:
             arrays[name] = value.cpu().numpy() if isinstance(value, Tensor) else value
@@ -206,9 +241,14 @@ def beside(ours: Mapping[str, Any], own: Iterable[tuple[str, Any]]) -> dict[str,
     """
     columns = dict(ours)
     for name, values in own:
-        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
-        columns[next(free for free in names if free not in columns)] = values
+        columns[free_name(name, columns)] = values
     return columns
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return a name, with a number behind it where it is taken."""
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    return next(free for free in names if free not in taken)
 
 
 def to_csv(columns: Mapping[str, Sequence[Any] | Tensor | np.ndarray]) -> str:
@@ -225,16 +265,6 @@ def to_csv(columns: Mapping[str, Sequence[Any] | Tensor | np.ndarray]) -> str:
 def some_of(items: Sequence[Any], most: int = 10) -> str:
     """Return the first few of several things, as text."""
     return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")
-
-
-def by_column(what: str, names: Sequence[str], error: Tensor, x: Tensor, most: int = 12) -> list[str]:
-    """Say how large the errors of a table's columns are, (N, D), beside the spread of the true values ``x``."""
-    rms, sd = error.square().nanmean(0).sqrt(), (x - x.nanmean(0)).square().nanmean(0).sqrt()
-    shown = [f"{name} {e:.3g} ({s:.3g})" for name, e, s in zip(names, rms.tolist(), sd.tolist(), strict=True)]
-    shown = [column for column, e in zip(shown, rms.tolist(), strict=True) if not math.isnan(e)]
-    more = ", …" if len(shown) > most else ""
-    head = f"{what:<12}root mean square error of each column (standard deviation of its values):"
-    return [head, f"            {', '.join(shown[:most])}{more}"]
 
 
 def with_error(value: float | None, se: float | None = None, digits: int = 2) -> str:

@@ -13,14 +13,19 @@ from pyro.infer import ELBO
 
 from pyro_vae import data
 from pyro_vae.base import Likelihood
-from pyro_vae.build import build, find_class, make_part
-from pyro_vae.commands.configuration import plain
+from pyro_vae.build import build, defaults, find_class, make_part
+from pyro_vae.commands.configuration import PARTS, plain
+from pyro_vae.commands.progress import SOON, progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN
+from pyro_vae.data.tables import wanted_kinds
+from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.machine.devices import own_seed
+from pyro_vae.machine.distributed import is_first
 from pyro_vae.machine.facts import check_facts
 from pyro_vae.machine.memory import at_most, check_memory, largest
+from pyro_vae.machine.progress import Progress
 from pyro_vae.runs import folder
 from pyro_vae.runs.checkpoint import no_larger_than
 from pyro_vae.training.loop import Training
@@ -41,7 +46,8 @@ BUILD_OPTIONS = ("latent_dim", "network", "hidden_dims", "activation", "label_in
 
 def prepare(config: Namespace) -> tuple[Data, VAE, Training]:
     """Load the data, build the VAE and set up its training, as the options say; nothing is written."""
-    dataset = load_data(config)
+    with progress_bar("reading", after=SOON) as progress:
+        dataset = load_data(config, progress if is_first() else None)
     return dataset, *set_up(config, with_known_labels(config, dataset))
 
 
@@ -50,11 +56,17 @@ def with_known_labels(config: Namespace, dataset: Data) -> Data:
     return dataset if config.num_labels is None else dataset.with_few_labels(config.num_labels)
 
 
-def load_data(config: Namespace) -> Data:
+def load_data(config: Namespace, progress: Progress | None = None) -> Data:
     """Load the data that the options name, in the form that the likelihood wants."""
-    likelihood = find_class(config.likelihood.class_path, Likelihood)
+    # The run's own configuration says what the columns are, without the file that said so.
+    config.schema = wanted_kinds(config.schema, config.columns, config.drop) or None
+    config.columns = config.drop = None
+    likelihood = Bernoulli if config.likelihood is None else find_class(config.likelihood.class_path, Likelihood)
     dataset = data.load(
         config.data,
+        as_numbers=config.likelihood is not None,
+        schema=config.schema,
+        rows=config.rows,
         pixels=config.pixels,
         preferred=likelihood.pixels,
         validation=config.validation,
@@ -63,12 +75,27 @@ def load_data(config: Namespace) -> Data:
         missing=config.missing,
         condition=config.condition,
         data_dir=config.data_dir,
+        progress=progress,
     )
     if likelihood.pixels == "levels" and dataset.pixels in ("binarized", "threshold", "grey"):
         raise ValueError(
             f"pixels: {likelihood.__name__} takes grey levels, but they are {dataset.pixels}; use --pixels levels"
         )
+    if dataset.table is not None:
+        config.missing = any(bool(x.isnan().any()) for x in (dataset.train, dataset.validation, dataset.test))
+    for name, value in defaults(dataset.table).items():
+        if config[name] is None and (
+            name != "likelihood" or dataset.table is None
+        ):  # a table's follows from its columns
+            config[name] = _as_option(name, value) if name in PARTS else value
     return dataset
+
+
+def _as_option(kind: str, part: str | dict[str, Any]) -> Namespace:
+    """Return a part as the parser would, had its name been given, and its options."""
+    if isinstance(part, str):
+        return Namespace(class_path=f"pyro_vae.{kind}s.{part}")
+    return Namespace(class_path=part["class_path"], init_args=Namespace(**part["init_args"]))
 
 
 def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
@@ -84,6 +111,7 @@ def set_up(config: Namespace, dataset: Data) -> tuple[VAE, Training]:
                 **{name: config[name] for name in BUILD_OPTIONS},
                 levels=dataset.levels,
                 pixels=dataset.pixels,
+                table=dataset.table,
                 missing=config.missing,
                 num_classes=dataset.num_classes,
                 classes=dataset.classes if dataset.num_classes else None,

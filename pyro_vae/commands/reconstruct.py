@@ -8,15 +8,18 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.commands.arguments import Opened, on_run, run_parser
 from pyro_vae.commands.cli import Parser
+from pyro_vae.commands.column_errors import column_errors
 from pyro_vae.commands.outputs import (
     Results,
-    by_column,
     bytes_of_datum,
     check_fits,
-    rows_of_table,
+    in_units,
+    mean_name,
+    table_file,
     to_csv,
     to_images,
     to_npz,
+    unordered,
 )
 from pyro_vae.inference import reconstruct
 from pyro_vae.vae import VAE
@@ -40,7 +43,6 @@ def main(opened: Opened) -> None:
     check_fits("max_examples", len(x), 2 * bytes_of_datum(vae))
     made = reconstruct(vae, opened.x(), mean=not args.draw, seed=args.seed)
     again = made.x.cpu()
-    error = (again - x).square().nanmean(0).sqrt()  # (D,)
 
     results = Results(opened.folder, "reconstructions")
     files: dict[str, bytes | str] = {
@@ -49,17 +51,17 @@ def main(opened: Opened) -> None:
         )
     }
     if names is not None:
-        files["reconstructions.csv"] = rows_of_table(names, again, {"index": torch.arange(len(x))})
-        spread = (x - x.nanmean(0)).square().nanmean(0).sqrt()
-        files["columns.csv"] = to_csv({"column": names, "rms_error": error, "sd": spread})
+        errors = column_errors(vae, again, x)
+        files |= table_file(vae, "reconstructions", names, again, {"index": torch.arange(len(x))})
+        files["columns.csv"] = to_csv({"column": names, **errors.as_columns()})
     results.write(files)
-    how = "a draw of x from a draw of z" if args.draw else "E[x|z] at z = E[z|x]"
+    how = "a draw of x from a draw of z" if args.draw else f"{mean_name(vae)} at z = E[z|x]"
     print(f"data        {examples.name}: {len(x):,} examples ({examples.split})")
     print(f"again       {how}")
     if names is None:
-        print(f"error       root mean square {error.square().nanmean().sqrt().item():.4g} per pixel")
+        print(f"error       root mean square {(again - x).square().nanmean(0).nanmean().sqrt().item():.4g} per pixel")
     else:
-        print(*by_column("error", names, again - x, x), sep="\n")
+        print(*errors.words("error", names), sep="\n")
     results.conclude(lambda path: draw(path, vae, x, again, names, Path(examples.name).name, how))
 
 
@@ -74,4 +76,5 @@ def draw(path: Path, vae: VAE, x: Tensor, again: Tensor, names: list[str] | None
         plotting.image_rows(to_images(vae, pairs), path, row_names=row_names, column_names=[], title=title)
     else:
         title = f"{name}: {len(x):,} examples; reconstruction: {how}"
+        x, again = (torch.where(unordered(vae, x), torch.nan, in_units(vae, values)) for values in (x, again))
         plotting.columns_scattered(x.numpy(), again.numpy(), path, names=names, title=title, label="reconstruction")

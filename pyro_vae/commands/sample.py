@@ -1,19 +1,21 @@
 """Generate data from a run: ``pyro-vae sample RUN --num 64``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from pyro_vae import plotting
+from pyro_vae.commands import given
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_fits, read_near, write_decoded, x_shape
+from pyro_vae.commands.outputs import bytes_of_datum, check_fits, in_units, read_near, write_decoded, x_shape
+from pyro_vae.commands.progress import SOON, progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import in_words, named
 from pyro_vae.evidence.checks import check_count
-from pyro_vae.inference import Decoded, sample
+from pyro_vae.inference import Conditioned, Decoded, sample
 from pyro_vae.runs.opening import condition_of, read_examples, some_data
 
 NAME = "sample"
@@ -34,13 +36,15 @@ def parser() -> Parser:
         "file of your own with one (default: the first).",
     )
     parser.add_options(read_examples, "levels", "data_dir")
+    given.add_options(parser)
     return parser
 
 
-@on_run(NAME, parser, whole=True)
+@on_run(NAME, parser, whole=True, check=given.check_options)
 def main(opened: Opened) -> None:
     """Generate data, and leave the files in a folder."""
-    args, run, vae, names = opened.args, opened.run, opened.vae, opened.names
+    args, run, names = opened.args, opened.run, opened.names
+    vae, cells, where = given.read_wanted(opened)
     y, classes = None, vae.config.class_names
     if isinstance(vae, ConditionalVAE):
         if args.near is not None:
@@ -57,11 +61,15 @@ def main(opened: Opened) -> None:
     if args.near is not None:
         near, which = read_near(run, vae, args.near, **options_of(read_near, args))
     options = {name: args[name] for name in ("temperature", "mean", "seed")}
-    if isinstance(vae, ConditionalVAE) and y is not None:
+    if cells or where:
+        made: Decoded = given.draw(vae, args.num, cells, where, args)
+    elif isinstance(vae, ConditionalVAE) and y is not None:
         of_each = zip(*y.unique(return_counts=True), strict=True)
         made = join([sample(vae.given(int(label)), int(count), **options) for label, count in of_each])
     else:
-        made = sample(vae, args.num, near=None if near is None else near.to(opened.device), **options)
+        with progress_bar("sampling", after=SOON) as progress:
+            own = None if near is None else near.to(opened.device)
+            made = sample(vae, args.num, near=own, **options, progress=progress)
     x = made.x.cpu()
 
     data = {"x": x} if near is None else {"x": x, "near": near}
@@ -71,16 +79,22 @@ def main(opened: Opened) -> None:
     first = {} if labels is None else {condition_of(run) or "label": labels}
     results = write_decoded(opened.folder, "samples", vae, names, data, first=first, z=made.z, y=labels)
     what = "means E[x|z]" if args.mean else "draws"
-    of = "" if y is None else f", classes {in_words(classes)}" if args.label is None else f", class {args.label}"
+    of = "" if y is None else f", classes {in_words(classes)}" if vae.label is None else f", class {classes[vae.label]}"
     source = "z ~ p(z)" if near is None else f"z ~ q(z|x) of {which}"
     title = f"{what}{of}, {source}, temperature {args.temperature:g}"
-    print(f"samples     {args.num:,} {title}")
+    notes: Iterable[str] = ()
+    if isinstance(made, Conditioned):
+        title = f"{what}{of} {given.source(cells, where)}"
+        notes = given.words(made, where, names or [])
+    print(f"samples     {args.num:,} {title}", *notes, sep="\n")
 
     def draw(path: Path) -> None:
         if names is not None:
             train = some_data(run, vae).train
             complete = train[~train.isnan().any(1)]
-            plotting.columns_compared(complete, x, path, names=names, title=title, label=what)
+            plotting.columns_compared(
+                in_units(vae, complete), in_units(vae, x), path, names=names, title=title, label=what
+            )
             return
         shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])
         columns, row_names = min(12, max(8, math.ceil(math.sqrt(len(shown))))), []

@@ -142,6 +142,10 @@ def own_columns(opened: Opened) -> Iterator[tuple[str, Any]]:
     examples, data_file = opened.examples, opened.args.data
     if opened.names is None:
         return
+    if (table := opened.vae.config.table) is not None:
+        frame = table.decode(examples.x) if examples.frame is None else examples.frame
+        yield from ((name, frame[name].tolist()) for name in frame.columns)
+        return
     if examples.rows is None or Path(data_file).suffix.lower() != ".csv":
         yield from zip(opened.names, examples.x.T, strict=True)
         return

@@ -11,9 +11,10 @@ from typing import Any
 from jsonargparse import Namespace
 
 from pyro_vae.commands.cli import command, fail
-from pyro_vae.commands.configuration import PARTS, as_yaml, parse
+from pyro_vae.commands.configuration import as_yaml, parse
 from pyro_vae.commands.outputs import with_error
 from pyro_vae.commands.prepare import prepare
+from pyro_vae.commands.progress import SOON, progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data import Data
 from pyro_vae.data.labels import UNKNOWN, in_words
@@ -49,8 +50,11 @@ def main(argv: list[str] | None = None) -> None:
         except ProcessLost as error:
             fail(f"{error}; {_way_on(checkpoints)}", status=1)
         if is_first():
-            facts = {"data": dataset.name, "pixels": dataset.pixels} | {part: config[part].class_path for part in PARTS}
-            summary = keeping.finish(run, vae, dataset, training, facts)
+            classes = {kind: part["class_path"] for kind, part in vae.config.parts.items()}
+            classes["objective"] = config.objective.class_path
+            facts = {"data": dataset.name, "pixels": dataset.pixels} | classes
+            with progress_bar("measuring", after=SOON) as progress:
+                summary = keeping.finish(run, vae, dataset, training, facts, progress)
             if training.best_epoch:
                 print(
                     f"weights     of epoch {training.best_epoch}, where the validation ELBO was highest{_why(training)}"
@@ -133,14 +137,17 @@ def _introduce(dataset: Data, vae: VAE, config: Namespace, training: Training) -
         classes = f"{vae.num_classes} classes{'' if dataset.label_column is None else f' of {dataset.label_column}'}"
         words = in_words(vae.config.class_names)
         print(f"labels      {classes} ({words}), in the {where}; known of {known:,} training examples")
-    names = {part: config[part].class_path.rpartition(".")[2] for part in PARTS}
+    if dataset.table is not None:
+        print("columns     " + "\n            ".join(dataset.table.describe()))
+    names = vae.config.names
     weights = sum(p.numel() for p in vae.parameters())
     print(
         f"model       prior {names['prior']}, encoder {names['encoder']}, likelihood {names['likelihood']}, "
         f"{config.latent_dim} latent dimensions, {weights:,} weights"
     )
     processes = f" in {training.processes.size} processes" if training.processes.size > 1 else ""
-    print(f"objective   {names['objective']}, on {training.device}{processes}")
+    objective = config.objective.class_path.rpartition(".")[2]
+    print(f"objective   {objective}, on {training.device}{processes}")
 
 
 def _conclude(run: Path, vae: VAE, dataset: Data, summary: dict[str, Any]) -> None:

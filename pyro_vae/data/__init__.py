@@ -1,9 +1,11 @@
 """Data sets in memory, as one tensor for each split."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +17,12 @@ from pyro_vae.data.images import read_folder
 from pyro_vae.data.known import KNOWN
 from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
 from pyro_vae.data.source import Source, fingerprint, warn_far_out
+from pyro_vae.data.tables import Form, Schema, find_schema, read_frame, some_rows, wanted_kinds
+from pyro_vae.data.tables.reading import is_table
+from pyro_vae.machine.progress import Progress, part_of
 from pyro_vae.machine.reading import check_file
 
-__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "load", "read"]
+__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "from_frame", "load", "read"]
 
 # The order in which a user's own data are split is that of this seed.
 SPLIT_SEED = 20190103
@@ -47,6 +52,7 @@ class Data(ShowsShapes):
         num_classes: How many classes there are, of data that are conditioned on their labels.
         classes: The names of labels 0, 1, 2, …; None where labels are numbers that name themselves.
         label_column: The name of a table's column that the labels were in.
+        table: What the columns are, of a table of more than numbers.
     """
 
     name: str
@@ -62,6 +68,13 @@ class Data(ShowsShapes):
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
     label_column: str | None = None
+    table: Schema | None = None
+
+    def __repr__(self) -> str:
+        if self.table is None:
+            return super().__repr__()
+        sizes = ", ".join(f"{split}={tuple(getattr(self, split).shape)}" for split in SPLITS)
+        return f"Data(name={self.name!r}, {sizes}), a table: {self.table!r}"
 
     def in_classes(self, classes: tuple[str, ...]) -> "Data":
         """Return the same with labels 0, 1, 2, … for these classes, by their names, and -1 for any other."""
@@ -108,7 +121,13 @@ def load(
     missing: bool = False,
     condition: str | None = None,
     num_labels: int | None = None,
+    schema: Mapping[str, str] | str | None = None,
+    columns: str | None = None,
+    drop: Sequence[str] | str | None = None,
+    rows: str | int | None = None,
+    as_numbers: bool = True,
     data_dir: str | None = None,
+    progress: Progress | None = None,
 ) -> Data:
     """Load a data set into memory and split it into training, validation and test data.
 
@@ -136,8 +155,18 @@ def load(
             they are the names of its subfolders. There are as many classes as were seen.
         num_labels: Forget the labels of all training data but so many, balanced over the classes, and of all validation
             data, to see what few labels are worth. Default: keep all.
+        schema: What some columns of a table are, such as age=count,zip=category: number, count, date, yes/no, category,
+            ordinal, or identifier, text, constant and dropped, which are set aside. Default: what their values look
+            like.
+        columns: A YAML file that says the same of many columns, a line for each: age: count.
+        drop: Columns of a table to leave out, such as name,address: they are neither learned nor written.
+        rows: The rows of a table to take, all others are left out before anything else: the first so many, such as
+            10000, or START:END, such as 0:5000, counted from 0.
+        as_numbers: Take a table as it is, all columns numbers. Otherwise each column is what it looks like, and
+            ``train`` and the others hold the numbers of a model, as ``table`` makes them.
         data_dir: The folder that mnist and its relatives are kept in, or downloaded to. Default: the environment
             variable PYRO_VAE_DATA, or ~/.cache/pyro_vae.
+        progress: Called with how much of a table with columns of any kind is done, and of how much.
 
     Returns:
         The data. Random forms of the validation and test data are drawn once, by seeds of their own: they are the
@@ -155,7 +184,16 @@ def load(
         ((1, 8, 8), 17)
     """
     _check_arguments(pixels, levels)
-    source = _read(data, data_dir, missing, condition, required=True)
+    as_table = not as_numbers and data not in KNOWN and is_table(Path(data))
+    of_tables = {"schema": schema, "columns": columns, "drop": drop, "rows": rows}
+    if not as_table and (given := next((name for name, value in of_tables.items() if value is not None), None)):
+        raise ValueError(
+            f"{given}: expected a table, and no likelihood for all its columns alike; leave it out, or the likelihood"
+        )
+    if as_table:
+        source = _read_table(data, condition, wanted_kinds(schema, columns, drop), rows, progress)
+    else:
+        source = _read(data, data_dir, missing, condition, required=True)
     if condition is not None and source.y is None:
         raise ValueError(
             f"condition={condition!r}: expected data with labels, but {data!r} has none: save them as array y of a "
@@ -177,6 +215,60 @@ def load(
         pixels = "raw" if "raw" in forms else "binarized"
     for x in parts:
         _pixels.check(data, x, pixels, levels)
+    dataset = _divided(data, source, validation, test, pixels, levels, missing, condition)
+    return dataset if num_labels is None else dataset.with_few_labels(num_labels)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    schema: Mapping[str, str] | str | None = None,
+    columns: str | None = None,
+    drop: Sequence[str] | str | None = None,
+    rows: str | int | None = None,
+    condition: str | None = None,
+    validation: float | None = None,
+    test: float | None = None,
+) -> Data:
+    """Take a table in memory, find what its columns are, and split it into training, validation and test data.
+
+    Args:
+        frame: A ``pandas.DataFrame``.
+        schema: What some columns are, as for :func:`load`.
+        columns: A file that says so, likewise.
+        drop: Columns to leave out, likewise.
+        rows: The rows to take, likewise.
+        condition: A column with the classes to condition on.
+        validation: The part to set aside for validation, as for :func:`load`.
+        test: The part to set aside for testing, likewise.
+
+    Returns:
+        The data, whose ``table`` says what the columns are, for ``build(data.shape, table=data.table)``.
+
+    Raises:
+        ValueError: If the table, or an argument, is not what was expected.
+
+    Example:
+        >>> import pandas
+        >>> data = from_frame(pandas.DataFrame({"age": range(20, 70), "sex": ["f", "m"] * 25}))
+        >>> data.columns, data.train.shape
+        (('age', 'sex'), torch.Size([40, 2]))
+    """
+    source = _find_columns("frame", frame, None, condition, wanted_kinds(schema, columns, drop), rows)
+    return _divided("a data frame", source, validation, test, "raw", None, bool(source.x.isnan().any()), condition)
+
+
+def _divided(
+    data: str,
+    source: Source,
+    validation: float | None,
+    test: float | None,
+    pixels: str,
+    levels: int | None,
+    missing: bool,
+    condition: str | None,
+) -> Data:
+    """Split data, and give them their form."""
     train, valid, held_out, labels = _split(data, source, validation, test)
     train, valid, held_out = (_pixels.prepare(x, pixels, levels) for x in (train, valid, held_out))
     classes = source.classes
@@ -185,7 +277,7 @@ def load(
             raise ValueError(f"condition={condition!r}: expected labels of all sets, such as y_test; add them")
         classes = classes_of(condition, torch.cat([*labels.values()]), source.classes)
         labels = {split: to_classes(y, source.classes, classes) for split, y in labels.items()}
-    dataset = Data(
+    return Data(
         name=data,
         train=train,
         validation=_pixels.draw_once(valid, pixels, levels, _pixels.VALIDATION_SEED),
@@ -199,8 +291,8 @@ def load(
         num_classes=None if condition is None or classes is None else len(classes),
         classes=classes,
         label_column=source.label_column,
+        table=source.table,
     )
-    return dataset if num_labels is None else dataset.with_few_labels(num_labels)
 
 
 def read(
@@ -254,6 +346,45 @@ def read(
     return replace(source, x=x, levels=levels)
 
 
+def read_table(data: str, table: Schema, *, condition: str | None = None) -> Source:
+    """Read all rows of a table whose columns are known, in the order of the file.
+
+    Args:
+        data: A path.
+        table: What the columns are. Blanks are NaN.
+        condition: A column that holds labels; a file without it has none.
+
+    Raises:
+        ValueError: If a column is missing, or holds what it can't.
+        FileNotFoundError: If there is no such file.
+    """
+    names = [column.name for column in table.columns]
+    frame, _ = read_frame(data, _existing(data), names=names if condition is None else [*names, condition])
+    with _naming(data):
+        if condition is None or condition not in frame.columns:
+            return as_source(frame, table)
+        y, classes = _labels_of(frame, condition)
+        source = as_source(frame.drop(columns=condition), table)
+    return replace(source, frame=frame, y=y, classes=classes, label_column=condition)
+
+
+@contextlib.contextmanager
+def _naming(data: str) -> Iterator[None]:
+    """Name the file in what is said of its columns."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(("column ", "the table: ")):
+            raise ValueError(f"data={data!r}: {error}") from error
+        raise
+
+
+def _labels_of(frame: Any, condition: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the labels in a column of a table, and the names of the classes."""
+    labels = find_schema(frame[[condition]], wanted={condition: "category"})
+    return labels.encode(frame[[condition]])[:, 0].nan_to_num(UNKNOWN).long(), labels.columns[0].categories
+
+
 def _check_arguments(pixels: str | None, levels: int | None) -> None:
     if pixels is not None and pixels not in _pixels.FORMS:
         raise ValueError(f"pixels={pixels!r}: expected one of {', '.join(_pixels.FORMS)}; choose one, or leave it out")
@@ -272,13 +403,58 @@ def _read(data: str, data_dir: str | None, missing: bool, condition: str | None,
     return source
 
 
-def _read_path(data: str, missing: bool, condition: str | None, required: bool) -> Source:
+def _read_table(
+    data: str, condition: str | None, wanted: Mapping[str, str], rows: str | int | None, progress: Progress | None
+) -> Source:
+    """Read a table of any columns, and find what each of them is."""
+    frame, form = read_frame(data, _existing(data))
+    with _naming(data):
+        return _find_columns(data, frame, form, condition, wanted, rows, progress)
+
+
+def _find_columns(
+    data: str,
+    frame: Any,
+    form: Form | None,
+    condition: str | None,
+    wanted: Mapping[str, str],
+    rows: str | int | None,
+    progress: Progress | None = None,
+) -> Source:
+    """Find what each column of a table is, in some of its rows; one may hold the labels."""
+    frame = some_rows(frame, rows)
+    y = names = None
+    if condition is not None:
+        if condition not in frame.columns or frame.shape[1] == 1:
+            known = ", ".join(name for name in frame.columns if name != condition)
+            raise ValueError(
+                f"condition={condition!r}: expected one of the columns of {data!r}, beside others: {known}"
+            )
+        y, names = _labels_of(frame, condition)
+        frame = frame.drop(columns=condition)
+    table = find_schema(frame, form=form, wanted=wanted, progress=part_of(progress, 0, 2))
+    source = as_source(frame, table, part_of(progress, 1, 2))
+    return replace(source, y=y, classes=names, label_column=condition)
+
+
+def as_source(frame: Any, table: Schema, progress: Progress | None = None) -> Source:
+    """Return a table, a ``pandas.DataFrame``, as the numbers of a model."""
+    x, names = table.encode(frame, progress=progress), tuple(column.name for column in table.modelled)
+    return Source(x=x, shape=(x.shape[1],), columns=names, table=table, frame=frame)
+
+
+def _existing(data: str) -> Path:
     path = Path(os.path.expanduser(data))
     if not path.exists():
         raise FileNotFoundError(
             f"data={data!r}: expected a data set's name ({', '.join(KNOWN)}), a .npz, .npy or .csv file or a folder "
             "of images, but no such file exists; correct the name or the path"
         )
+    return path
+
+
+def _read_path(data: str, missing: bool, condition: str | None, required: bool) -> Source:
+    path = _existing(data)
     if path.is_dir():
         return read_folder(data, path)
     if path.suffix.lower() not in _READERS:

@@ -27,7 +27,7 @@ def as_small(x: Tensor) -> np.ndarray:
 
 
 def _shape(value: Any) -> str:
-    if isinstance(value, Tensor):
+    if hasattr(value, "shape"):  # of a tensor, an array or a data frame
         return str(tuple(value.shape))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_shape(item)}" for key, item in value.items()) + "}"

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.machine import memory
+
+if TYPE_CHECKING:
+    from pyro_vae.data.tables import Schema
 
 # Times as far from the median as a column's middle four fifths are wide: no value, but a mark or a mistake.
 FAR = 1000
@@ -33,6 +37,8 @@ class Source(ShowsShapes):
     columns: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None  # the names of labels 0, 1, 2, …; None where these name themselves
     label_column: str | None = None
+    table: "Schema | None" = None  # what the columns are, where they are more than numbers
+    frame: Any = None  # the table as its user wrote it
     validation: float = 0.1
     test: float = 0.1
     shuffle: bool = True

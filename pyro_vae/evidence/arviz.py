@@ -1,6 +1,7 @@
 """Posterior draws, weights and diagnostics as ArviZ data, for its 0.x and its 1.x line."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -12,12 +13,17 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.data.tables import Schema
 from pyro_vae.evidence.checks import check_count, check_data
 from pyro_vae.evidence.importance import Sampler
 from pyro_vae.evidence.result import from_log_weights
 from pyro_vae.program import Data, Program, arguments, as_program, quiet, sample_sites, take, trace
+from pyro_vae.vae import VAE
 
 Groups = dict[str, dict[str, Tensor]]
+
+OF_DATA = ("observed_data", "posterior_predictive", "prior_predictive")  # groups of values as the data are
+MAX_NAMES = 2**15  # characters of the names of categories: HDF5 takes 64 KiB with all that is said of a variable
 
 # What is in a group, for whom its name alone would mislead.
 MEANING = {
@@ -59,6 +65,10 @@ def to_arviz(
     is log p(x|z), given each datum's own z: compare models by ``log_evidence``, not by ArviZ's ``loo``. Each group says
     so itself, as its attribute ``about``.
 
+    Of a table's columns, values are in their own units, and the last dimension is called by their names. Categories and
+    yes/no are numbers from 0; what they stand for is in the variable's attribute ``categories``, a JSON object, as the
+    units of dates are in ``dates``.
+
     Args:
         model: A Pyro model of ``x``, or a :class:`pyro_vae.VAE` followed by ``x`` alone.
         guide: Its guide, or any proposal over the same sites.
@@ -84,6 +94,8 @@ def to_arviz(
         Frozen({'chain': 1, 'draw': 5, 'data': 2, 'z_dim_0': 1})
     """
     model, guide, x = as_program(model, guide, x)
+    vae = getattr(model, "__self__", None)
+    table = vae.config.table if isinstance(vae, VAE) else None
     check_count(num_samples=num_samples, num_draws=num_draws)
     check_data(model, x)
     parts: list[Groups] = []
@@ -98,12 +110,17 @@ def to_arviz(
             chosen = torch.multinomial(likely, num_draws, replacement=True).T  # (S, B)
             at = (chosen, torch.arange(len(rows), device=rows.device))
             z = {name: torch.cat([values[name] for values, _ in drawn])[at] for name in sampler.latents}
-            parts.append({"sample_stats": {"log_weight": weights[at]}} | _groups(model, take(x, rows), z, num_draws))
+            groups = _groups(model, take(x, rows), z, num_draws)
+            if table is not None:
+                groups |= {group: {**groups[group], "x": table.in_units(groups[group]["x"])} for group in OF_DATA}
+            parts.append({"sample_stats": {"log_weight": weights[at]}} | groups)
             log_weights.append(weights)
     datasets = {
         group: _dataset({name: [part[group][name] for part in parts] for name in arrays}, group)
         for group, arrays in parts[0].items()
     }
+    if table is not None:
+        datasets |= {group: _with_columns(datasets[group], table) for group in OF_DATA}
     all_weights = torch.cat(log_weights, dim=1)
     result = from_log_weights(all_weights)
     stats = datasets["sample_stats"]
@@ -196,6 +213,18 @@ def _dataset(variables: dict[str, list[Tensor]], group: str) -> Any:
         named[name] = (dims, array)
     dataset = xarray.Dataset(named, attrs={"about": MEANING[group]} if group in MEANING else None)
     return dataset.assign_coords({dim: range(size) for dim, size in dataset.sizes.items()})
+
+
+def _with_columns(dataset: Any, table: Schema) -> Any:
+    """Return a group of which x is a table, with the names of its columns and of their categories."""
+    dataset = dataset.assign_coords({dataset["x"].dims[-1]: [column.name for column in table.modelled]})
+    categories: dict[str, Any] = {}
+    for column in sorted(table.modelled, key=lambda column: sum(map(len, column.categories))):
+        more = categories | ({column.name: column.categories} if column.categories else {})
+        categories = more if len(json.dumps(more)) <= MAX_NAMES else categories
+    dates = {c.name: f"{c.unit_name.strip()} since 1970" for c in table.modelled if c.kind == "date"}
+    dataset["x"].attrs |= {"categories": json.dumps(categories), "dates": json.dumps(dates)}
+    return dataset
 
 
 def _container(datasets: dict[str, Any]) -> Any:

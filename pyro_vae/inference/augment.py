@@ -7,6 +7,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_vae.distributions.location import middle
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.evidence.importance import default_chunk_size
 from pyro_vae.inference.generate import check_temperature, tempered
@@ -36,7 +37,7 @@ def augment(
         x: Data, (N, ...), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
         times: K, variations of each datum.
         temperature: T, above 0: with 1, z is a draw from q(z|x); with less, closer to its middle; with more, further.
-        mean: Return the means E[x|z] rather than draws of x.
+        mean: Return the means E[x|z] rather than draws of x; of categories the most probable ones.
         seed: Of the noise; by default it follows torch's global generator.
 
     Returns:
@@ -88,4 +89,4 @@ def _variations(model: Program, proposal: Program, x: Data, times: int, mean: bo
         raise ValueError(f"the model must observe exactly one site, to be varied, but it observes {observed or 'none'}")
     # The latents stay conditioned on, and what was observed is drawn anew.
     site: Any = trace(poutine.uncondition(model), x, times, values).nodes[observed[0]]
-    return site["fn"].mean if mean else site["value"]
+    return middle(site["fn"]) if mean else site["value"]

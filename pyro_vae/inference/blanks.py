@@ -64,7 +64,7 @@ def with_blanks(model: Program) -> Program:
 def decode(model: Program, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
     """Draw the blanks of ``x``, (B, D), given latents; return the completed data, and their means, (K, B, D) each.
 
-    The elements have to be independent given the latents.
+    The elements have to be independent given the latents. Categories have no mean: there it is NaN.
 
     Raises:
         ValueError: If the model does not observe x at one site.
@@ -81,6 +81,14 @@ def decode(model: Program, x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
         mean = drawn
     blank = x.isnan()
     return torch.where(blank, drawn, x), torch.where(blank, mean, x)
+
+
+def or_most_frequent(mean: Tensor, drawn: Tensor) -> Tensor:
+    """Return the mean, (N, D), but where there is none (NaN) what was drawn most often, of (K, N, D)."""
+    if (without := mean.isnan().any(0)).any():
+        mean = mean.clone()
+        mean[:, without] = torch.where(mean[:, without].isnan(), drawn[..., without].mode(0).values, mean[:, without])
+    return mean
 
 
 @torch.no_grad()

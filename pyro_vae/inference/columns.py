@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.arrays import ShowsShapes
+from pyro_vae.data.tables.column import UNORDERED
 from pyro_vae.inference.blanks import as_tensor_program
 from pyro_vae.inference.impute import impute
+from pyro_vae.vae import VAE
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,13 +19,13 @@ class ColumnScores(ShowsShapes):
     r"""How N data fit their D columns, each given the others. NaN where a value is blank, or nothing can be said.
 
     Attributes:
-        log_prob: :math:`\log p(x_d | x_{-d})`, (N, D), nats; in the unit of the column.
+        log_prob: :math:`\log p(x_d | x_{-d})`, (N, D), nats; in the unit of the column, of a table in its own.
         se: Its Monte Carlo standard error, (N, D).
-        mean: :math:`\mathrm{E}[x_d | x_{-d}]`, (N, D).
-        sd: The standard deviation of :math:`x_d` given the others, (N, D).
+        mean: :math:`\mathrm{E}[x_d | x_{-d}]`, (N, D); of categories the most frequent one.
+        sd: The standard deviation of :math:`x_d` given the others, (N, D); NaN of categories.
         surprise: :math:`-\log [\sigma_d\, p(x_d | x_{-d})]`, (N, D), nats, with the standard deviation
-            :math:`\sigma_d`, or for columns of whole numbers 1 if that is more: what no unit changes. 0.9 at the mean
-            of a normal density, 5.4 three deviations off.
+            :math:`\sigma_d` in the same unit, or the step of the grid that the column lies on if that is more, and 1
+            of categories: what no unit changes. 0.9 at the mean of a normal density, 5.4 three deviations off.
         reliable: Whether k-hat is below its threshold with the column and without it, (N, D).
     """
 
@@ -80,6 +82,7 @@ def score_columns(
         >>> score_columns(vae, torch.tensor([[0.1, 0.2, 50.0]]), num_samples=50, steps=20, seed=0).surprise.argmax(1)
         tensor([2])
     """
+    table = model.config.table if isinstance(model, VAE) else None
     model, guide, x = as_tensor_program(model, guide, x)
     rows, columns = (~x.isnan()).nonzero().T
     without = x[rows].scatter(1, columns[:, None], torch.nan)
@@ -95,9 +98,15 @@ def score_columns(
     log_prob = evidence.log_evidence[rows] - evidence.log_evidence[num:]
     se = (evidence.se[rows].square() + evidence.se[num:].square()).sqrt()
     mean, sd = (values[num:][each, columns] for values in (filled.mean, filled.sd))
-    drawn = as_table(filled.completions[0, num:][each, columns])
-    whole = ((drawn == drawn.round()) | drawn.isnan()).all(0) & ((x == x.round()) | x.isnan()).all(0)
-    scale = torch.where(whole[columns], sd.clamp(min=1), sd.clamp(min=torch.finfo(sd.dtype).tiny))
+    if table is None:
+        drawn = as_table(filled.completions[0, num:][each, columns])
+        whole = ((drawn == drawn.round()) | drawn.isnan()).all(0) & ((x == x.round()) | x.isnan()).all(0)
+        unit, step = torch.ones_like(x[0]), whole.to(x)
+    else:
+        grids = [(c.scale, 1.0 if c.kind in UNORDERED else c.step or 0.0) for c in table.modelled]
+        unit, step = torch.tensor(grids, dtype=torch.float64, device=x.device).T
+    least = step.clamp(min=torch.finfo(sd.dtype).tiny)[columns]
+    scale = torch.maximum(sd.nan_to_num(0) * unit[columns], least)
     reliable = as_table((evidence.reliable[rows] & evidence.reliable[num:]).double()) == 1
     return ColumnScores(
         as_table(log_prob), as_table(se), as_table(mean), as_table(sd), as_table(-log_prob - scale.log()), reliable

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_vae.data.arrays import Array, ShowsShapes
 from pyro_vae.distributions.flows import NormalizingFlow
-from pyro_vae.distributions.location import location
+from pyro_vae.distributions.location import location, middle
 from pyro_vae.evidence.checks import check_count
+from pyro_vae.machine.progress import Progress, reported
 from pyro_vae.program import quiet, reseed
 from pyro_vae.vae import VAE
 
@@ -24,7 +25,7 @@ class Decoded(ShowsShapes):
     """Data that a VAE made.
 
     Attributes:
-        x: Draws of x, or their means E[x|z], (..., D).
+        x: Draws of x, or their means E[x|z], (..., D); of categories, which have no mean, the most probable ones.
         z: The latents that they were made from, (..., Z).
     """
 
@@ -40,6 +41,7 @@ def sample(
     temperature: float = 1.0,
     mean: bool = False,
     seed: int | None = None,
+    progress: Progress | None = None,
 ) -> Decoded:
     r"""Generate data, or variations of a given datum.
 
@@ -54,6 +56,7 @@ def sample(
         temperature: T, above 0; at 1 the prior, or the posterior, as it is.
         mean: Return the means E[x|z] rather than draws of x.
         seed: Of the noise; by default it follows torch's global generator.
+        progress: Called with how much is decoded, and of how much.
 
     Returns:
         The data, (num, D), or the variations, (num, ..., D), with their latents.
@@ -72,7 +75,7 @@ def sample(
     with quiet(vae.model, anchor(vae), seed) as seeds:
         p = tempered(vae.prior() if near is None else vae.encoder(near), temperature)
         z = draws(p, num, seeds)
-        return Decoded(_decode(vae, z, mean, seeds), z)
+        return Decoded(_decode(vae, z, mean, seeds, progress), z)
 
 
 def reconstruct(vae: VAE, x: Tensor, *, mean: bool = True, seed: int | None = None) -> Decoded:
@@ -211,12 +214,12 @@ def num_components(p: TorchDistribution) -> int:
     return p.mixture_distribution.param_shape[-1] if isinstance(p, torch.distributions.MixtureSameFamily) else 1
 
 
-def _decode(vae: VAE, z: Tensor, mean: bool, seeds: torch.Generator) -> Tensor:
+def _decode(vae: VAE, z: Tensor, mean: bool, seeds: torch.Generator, progress: Progress | None = None) -> Tensor:
     flat = z.reshape(-1, z.shape[-1])
     rows = max(1, CHUNK_ELEMENTS // vae.decoder(flat[:1]).numel())
     chunks = []
-    for part in flat.split(rows):
+    for part in reported(flat.split(rows), progress):
         reseed(seeds)
         p = vae.likelihood(vae.decoder(part))
-        chunks.append(p.mean if mean else p.sample())
+        chunks.append(middle(p) if mean else p.sample())
     return torch.cat(chunks).reshape(*z.shape[:-1], -1)

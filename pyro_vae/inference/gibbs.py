@@ -14,6 +14,7 @@ from pyro_vae.inference.blanks import (
     as_tensor_program,
     decode,
     kept_within,
+    or_most_frequent,
     plausible,
     walk,
     with_blanks,
@@ -65,8 +66,8 @@ def gibbs(
 
     Reference:
         Mattei & Frellsen (2018), Leveraging the Exact Likelihood of Deep Latent Variable Models, algorithm 1; R-hat
-        of E[x|z], with variances summed over the blanks, after Brooks & Gelman (1998), General Methods for Monitoring
-        Convergence of Iterative Simulations, section 1.1.
+        of E[x|z], or of a category itself, with variances summed over the blanks, after Brooks & Gelman (1998), General
+        Methods for Monitoring Convergence of Iterative Simulations, section 1.1.
 
     Example:
         >>> from pyro_vae import build
@@ -164,12 +165,15 @@ class _Record:
         self.sum = torch.zeros_like(self.mean[0])  # of x, and of its square
         self.square = torch.zeros_like(self.sum)
         self.accepted = self.mean.new_zeros(len(x))
+        self.without_mean = torch.zeros_like(x, dtype=torch.bool)
 
     def add(self, step: int, x: Tensor, mean: Tensor, accepted: Tensor) -> None:
         """Take in one step: the filled data and E[x|z], (C, B, D), and what was accepted, (C, B)."""
         for m, (chain, when) in enumerate(self.at):
             if when == step:
                 self.completions[m] = x[chain]
+        self.without_mean = mean[0].isnan()
+        mean = torch.where(self.without_mean, x, mean)
         self.mean += mean
         self.mean_square += mean.double().square()
         self.sum += x.double().sum(0)
@@ -188,10 +192,6 @@ class _Record:
         between = by_chain.var(0) if num_chains > 1 else torch.zeros_like(mean)
         within, between = ((v * blank).sum(-1) for v in (within, between))
         rhat = (((num_steps - 1) / num_steps * within + between) / within).sqrt()
-        return (
-            self.completions,
-            torch.where(blank, mean.to(self.x.dtype), self.x),
-            (variance.sqrt() * blank).to(self.x.dtype),
-            self.accepted / num_steps,
-            rhat,
-        )
+        mean = torch.where(blank, mean.to(self.x.dtype), self.x).masked_fill(self.without_mean, torch.nan)
+        sd = (variance.sqrt() * blank).to(self.x.dtype).masked_fill(self.without_mean, torch.nan)
+        return self.completions, or_most_frequent(mean, self.completions), sd, self.accepted / num_steps, rhat

@@ -18,6 +18,7 @@ from pyro_vae.inference.blanks import (
     decode,
     fitted,
     kept_within,
+    or_most_frequent,
     plausible,
     with_blanks,
 )
@@ -37,8 +38,9 @@ class Imputation(ShowsShapes):
 
     Attributes:
         completions: Draws from p(x_missing | x_observed), (M, N, D).
-        mean: E[x | x_observed], (N, D).
-        sd: Standard deviation of x given what is observed, (N, D), of 500 draws at least; 0 where observed.
+        mean: E[x | x_observed], (N, D); of categories, which have no mean, the most frequent one of the draws.
+        sd: Standard deviation of x given what is observed, (N, D), of 500 draws at least; 0 where observed, NaN of
+            categories.
         implausible: Blanks, (N, D), that were filled from beyond what draws from the model, or the other data, make
             plausible (see :func:`pyro_vae.inference.blanks.plausible`), in a completion or in the mean.
         evidence: log P(x_observed) with its error, ESS and k-hat; None for Gibbs.
@@ -118,13 +120,9 @@ def impute(
             proposal = fitted(model, guide, x[rows], **fit)
             sampler = Sampler(model, proposal, x[rows], num_samples, None, seeds)
             for some in sampler.blocks():
-                running = RunningWeights(len(some), num_samples, x.device)
-                kept = _Resampled(max(num_completions, _DRAWS), len(some), x.device)
-                for z, log_weights in sampler.draws(some, num_samples):
-                    running.add(slice(None), log_weights)
-                    kept.add(z, log_weights)
-                evidence.append(running.result())
-                parts.append(_summary(model, x[rows][some], kept.values, num_completions))
+                values, weighed = resample(sampler, some, num_samples, max(num_completions, _DRAWS))
+                evidence.append(weighed)
+                parts.append(_summary(model, x[rows][some], values, num_completions))
                 if progress is not None:
                     progress(int(rows[0] + some[-1]) + 1, len(x))
     completions, mean, sd = (torch.cat(part, dim=-2) for part in zip(*parts, strict=True))
@@ -149,6 +147,16 @@ def _blocks(x: Tensor, seeds: torch.Generator) -> Iterator[tuple[Tensor, int]]:
     for rows in torch.arange(len(x), device=x.device).split(_BLOCK):
         reseed(seeds)
         yield rows, int(torch.randint(2**62, (), generator=seeds))
+
+
+def resample(sampler: Sampler, rows: Tensor, num_samples: int, num: int) -> tuple[Values, Evidence]:
+    """Draw latents of some data from their posterior, each (num, B, ...), by ``num_samples`` weights of each datum."""
+    running = RunningWeights(len(rows), num_samples, rows.device)
+    kept = _Resampled(num, len(rows), rows.device)
+    for z, log_weights in sampler.draws(rows, num_samples):
+        running.add(slice(None), log_weights)
+        kept.add(z, log_weights)
+    return kept.values, running.result()
 
 
 class _Resampled:
@@ -185,7 +193,8 @@ def _summary(model: Program, x: Tensor, values: Values, num_completions: int) ->
     for rows in torch.arange(len(x), device=x.device).split(max(1, default_chunk_size(model, x) // num_draws)):
         drawn, means = decode(model, x[rows], {name: value[:, rows] for name, value in values.items()})
         mean = torch.where(x[rows].isnan(), means.mean(0), x[rows])
-        parts.append((drawn[:num_completions], mean, (drawn - mean).square().mean(0).sqrt()))
+        sd = (drawn - mean).square().mean(0).sqrt()
+        parts.append((drawn[:num_completions], or_most_frequent(mean, drawn), sd))
     completions, mean, sd = (torch.cat(part, dim=-2) for part in zip(*parts, strict=True))
     return completions, mean, sd
 
@@ -198,7 +207,7 @@ class MissingLogProb(ShowsShapes):
         log_prob: log P(x) - log P(x_observed), (N,).
         se: Its Monte Carlo standard error, (N,).
         observed: The estimate of log P(x_observed).
-        complete: The estimate of log P(x).
+        complete: The estimate of log P(x), of all that is known of x.
     """
 
     log_prob: Tensor
@@ -232,7 +241,7 @@ def log_prob_missing(
         model: As for :func:`impute`; a VAE is followed by ``x`` and ``truth`` alone.
         guide: As for :func:`impute`.
         x: Data with blanks, (N, D).
-        truth: The complete data, (N, D).
+        truth: The same with what is known of the blanks, (N, D). Where it is blank itself, it says nothing.
         observed: The estimate of log P(x_observed), where :func:`impute` has made it already.
         num_samples: K weights for each datum, with the blanks and without.
         num_starts: As for :func:`impute`.
@@ -244,7 +253,7 @@ def log_prob_missing(
         The estimates.
 
     Raises:
-        ValueError: As :func:`impute`, and if ``truth`` has blanks or contradicts ``x``.
+        ValueError: As :func:`impute`, and if ``truth`` knows none of the blanks, or contradicts ``x``.
 
     Example:
         >>> from pyro_vae import build
@@ -266,30 +275,35 @@ def log_prob_missing(
         guide = kept_within(guide, within)
         for rows, own_seed in _blocks(x, seeds):
             options: dict[str, Any] = {"num_samples": num_samples, "seed": own_seed}
+            fit: dict[str, Any] = {"num_starts": num_starts, "steps": steps, "seed": own_seed, "within": within}
             if observed is None:
-                fit: dict[str, Any] = {"num_starts": num_starts, "steps": steps, "seed": own_seed, "within": within}
                 proposal = fitted(model, guide, x[rows], **fit)
                 of_observed.append(log_evidence(model, proposal, x[rows], **options))
-            mode = laplace(model, guide, truth[rows], steps=steps, seed=own_seed)
-            proposal = refined(model, mode, truth[rows], steps=steps, full_rank=True, seed=own_seed)
+            if truth[rows].isnan().any():
+                proposal = fitted(model, guide, truth[rows], **fit)
+            else:
+                mode = laplace(model, guide, truth[rows], steps=steps, seed=own_seed)
+                proposal = refined(model, mode, truth[rows], steps=steps, full_rank=True, seed=own_seed)
             of_all.append(log_evidence(model, proposal, truth[rows], **options))
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(x))
     observed, complete = observed or concatenate(of_observed), concatenate(of_all)
+    log_prob = complete.log_evidence - observed.log_evidence
     se = (observed.se.square() + complete.se.square()).sqrt()
-    return MissingLogProb(complete.log_evidence - observed.log_evidence, se, observed, complete)
+    nothing = (x.isnan() == truth.isnan()).all(1)  # of which the probability is 1
+    return MissingLogProb(log_prob.masked_fill(nothing, 0), se.masked_fill(nothing, 0), observed, complete)
 
 
 def check_truth(x: Tensor, truth: Tensor) -> None:
-    """Refuse a truth, (N, D), that isn't complete, or that isn't the truth of ``x``.
+    """Refuse a truth, (N, D), that knows nothing, or that isn't the truth of ``x``.
 
     Raises:
         ValueError: Naming the first row where it differs.
     """
     if truth.shape != x.shape:
         raise ValueError(f"truth must have the shape of x, {tuple(x.shape)}, but has {tuple(truth.shape)}")
-    if truth.isnan().any():
-        raise ValueError(f"truth must be complete, but has {int(truth.isnan().sum())} blanks (NaN)")
+    if x.isnan().any() and not (x.isnan() & ~truth.isnan()).any():
+        raise ValueError("truth must know some of the blanks of x, but is blank (NaN) in all of them")
     wrong = ((truth != x) & ~x.isnan()).any(1)
     if wrong.any():
         raise ValueError(

@@ -6,12 +6,19 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.machine.progress import Progress, reported
 from pyro_vae.program import Data, as_data, log_prob, num_data, own_random_state, sample_sites, take, trace
 
 
 @torch.no_grad()
 def elbo_terms(
-    model: Callable, guide: Callable, x: Data, *, batch_size: int = 1000, seed: int = 0
+    model: Callable,
+    guide: Callable,
+    x: Data,
+    *,
+    batch_size: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Estimate the two terms of each datum's ELBO from one posterior sample.
 
@@ -23,6 +30,7 @@ def elbo_terms(
         x: Data, (N, D), or a tuple of tensors with a row for each datum, passed as ``model(*x)``.
         batch_size: How many data at once; bounds the memory.
         seed: Of the posterior samples. The global random state is left as it was.
+        progress: Called with how many batches are done, and of how many.
 
     Returns:
         The reconstruction term and the KL term, (N,) each, in nats. Both are unbiased.
@@ -34,7 +42,7 @@ def elbo_terms(
     terms = []
     with own_random_state(x), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        for start in range(0, num_data(x), batch_size):
+        for start in reported(range(0, num_data(x), batch_size), progress):
             batch = take(x, slice(start, start + batch_size))
             drawn = trace(guide, batch, 1)
             z = {name: site["value"] for name, site in sample_sites(drawn)}

@@ -38,6 +38,7 @@ FACTS: dict[str, Any] = {
     "missing": (bool,),
     "num_classes": (int, None),
     "classes": ([str], None),
+    "table": (dict, None),
     "label_in": ([str], None),
 }
 

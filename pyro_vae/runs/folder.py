@@ -19,15 +19,19 @@ KEPT = "kept_data.npz"
 PICTURES = ("samples.png", "reconstructions.png", "curves.png")
 # What a command leaves in a folder of its own: the file by which it is known, and all others.
 RESULTS = {
-    "sample": (r"samples\.npz", r"samples\.(csv|png)"),
-    "reconstruct": (r"reconstructions\.npz", r"reconstructions\.(csv|png)|columns\.csv"),
+    "sample": (r"samples\.npz", r"samples\.(csv|tsv|parquet|feather|png)"),
+    "reconstruct": (r"reconstructions\.npz", r"reconstructions\.(csv|tsv|parquet|feather|png)|columns\.csv"),
     "encode": (r"latents\.npz", r"latents\.(csv|png)|dimensions\.csv"),
-    "interpolate": (r"interpolation\.npz", r"interpolation\.(csv|png)"),
-    "manifold": (r"(manifold|traversals)\.npz", r"(manifold|traversals)\.(csv|png)"),
-    "impute": (r"completed\.npz", r"completed\.png|(completed-\d+|mean|diagnostics)\.csv"),
-    "augment": (r"augmented\.npz", r"augmented\.(csv|png)"),
-    "score": (r"scores\.json", r"(scores|columns)\.csv|scores\.png"),
+    "interpolate": (r"interpolation\.npz", r"interpolation\.(csv|tsv|parquet|feather|png)"),
+    "manifold": (r"(manifold|traversals)\.npz", r"(manifold|traversals)\.(csv|tsv|parquet|feather|png)"),
+    "impute": (
+        r"completed\.npz",
+        r"completed\.png|(completed-\d+|mean|diagnostics|columns)\.(csv|tsv|parquet|feather)",
+    ),
+    "augment": (r"augmented\.npz", r"augmented\.(csv|tsv|parquet|feather|png)"),
+    "score": (r"scores\.json", r"scores\.(csv|png)|columns\.csv"),
     "classify": (r"classes\.json", r"classes\.csv"),
+    "compare-table": (r"comparison\.json", r"comparison\.html|(columns|pairs)\.csv"),
 }
 EVALUATION = ("csv", "nc", "png", "json")
 MARK = b'<meta name="generator" content="pyro_vae">'  # of our pages

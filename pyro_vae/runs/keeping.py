@@ -18,6 +18,7 @@ from pyro_vae.inference import diagnose
 from pyro_vae.machine.devices import own_seed
 from pyro_vae.machine.distributed import from_first, is_first
 from pyro_vae.machine.files import as_json, remove_leftovers, write_file, write_files
+from pyro_vae.machine.progress import Progress
 from pyro_vae.machine.reading import read_json
 from pyro_vae.machine.versions import versions
 from pyro_vae.objectives import elbo_terms
@@ -134,25 +135,32 @@ def _place(training: Training) -> tuple[int, int]:
     return training.epoch, training.under_way.step if training.under_way else 0
 
 
-def finish(run: Path, vae: VAE, dataset: Data, training: Training, facts: dict[str, Any]) -> dict[str, Any]:
+def finish(
+    run: Path,
+    vae: VAE,
+    dataset: Data,
+    training: Training,
+    facts: dict[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write the trained model, its figures on the test data and its pictures; return the summary."""
     vae.eval()
     save(vae, run)
     write_file(run / KEPT, kept.as_bytes(dataset))
     with own_seed(training.options.seed, device=training.device):
-        summary = facts | summarize(vae, dataset, training)
+        summary = facts | summarize(vae, dataset, training, progress)
         write_file(run / SUMMARY, as_json(summary))
         with beside_the_figures(*(run / name for name in PICTURES)):
             pictures(run, vae, dataset, training)
     return summary
 
 
-def summarize(vae: VAE, dataset: Data, training: Training) -> dict[str, Any]:
+def summarize(vae: VAE, dataset: Data, training: Training, progress: Progress | None = None) -> dict[str, Any]:
     """Return the figures on training and test data, and what tells them from others."""
     train, test = training.data.drawn(training.data.x), dataset.test.to(training.device)
     labels = dataset.labels["test"].to(training.device) if training.data.y is not None and dataset.labels else None
     train_data, test_data = with_labels(train, training.data.y), with_labels(test, labels)
-    train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data)).mean().item()
+    train_elbo = torch.sub(*elbo_terms(vae.model, vae.guide, train_data, progress=progress)).mean().item()
     reconstruction, kl = elbo_terms(vae.model, vae.guide, test_data)
     accuracy = _accuracy(vae, test, labels)
     elbo = (reconstruction - kl).double()
@@ -223,9 +231,15 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
         names = dataset.columns or [f"column {d + 1}" for d in range(dataset.shape[0])]
         some = dataset.test[:2000].to(training.device)
         tables = {"samples": vae.sample(2000), "reconstructions": vae.reconstruct(some)}
+        shown = dataset.table.in_units if dataset.table is not None else lambda x: x
         for what, table in tables.items():
             plotting.columns_compared(
-                dataset.test, table, run / f"{what}.png", names=names, title=f"Test data and {what}", label=what
+                shown(dataset.test),
+                shown(table),
+                run / f"{what}.png",
+                names=names,
+                title=f"Test data and {what}",
+                label=what,
             )
     held_out = "validation" if len(dataset.validation) else "training data"
     plotting.curves(training.history, run / "curves.png", title=f"Training on {dataset.name}", held_out=held_out)

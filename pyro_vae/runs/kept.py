@@ -114,6 +114,7 @@ def _unpacked(arrays: Mapping[str, np.ndarray], vae: VAE) -> Kept:
         labels=y or None,
         columns=None if columns is None else tuple(columns),
         num_classes=config.num_classes,
+        table=config.table,
         classes=config.classes or (None if classes is None else tuple(classes)),
     )
     return Kept(data, frozenset(facts["whole"]))

@@ -34,6 +34,8 @@ DATA_OPTIONS: dict[str, Any] = {
     "missing": (bool,),
     "condition": (str, None),
     "num_labels": (int, None),
+    "schema": (dict, None),
+    "rows": (str, int, None),
 }
 
 
@@ -60,6 +62,7 @@ class Examples(ShowsShapes):
     labels: Tensor | None
     classes: tuple[str, ...] | None = None
     rows: Tensor | None = None
+    frame: Any = None
 
     @property
     def label_names(self) -> np.ndarray | None:
@@ -123,6 +126,8 @@ def run_data(run: str | os.PathLike, vae: VAE | None = None) -> Data:
     try:
         options = {name: config[name] for name in ("data", "pixels", "validation", "test", "levels", "data_dir")}
         options |= {"missing": config.get("missing", False), "condition": config.get("condition")}
+        options |= {"schema": config.get("schema"), "rows": config.get("rows")}
+        options |= {"as_numbers": config.get("likelihood") is not None}
     except KeyError as error:
         raise ValueError(f"{path} is no run's configuration: it says nothing of {error}") from None
     try:
@@ -211,7 +216,8 @@ def read_examples(
         examples = _users(run, vae, data, levels, data_dir, drawn)
     kept = slice(max_examples)
     labels, rows = (None if values is None else values[kept] for values in (examples.labels, examples.rows))
-    return replace(examples, x=examples.x[kept], labels=labels, rows=rows)
+    frame = None if examples.frame is None else examples.frame.iloc[kept]
+    return replace(examples, x=examples.x[kept], labels=labels, rows=rows, frame=frame)
 
 
 def _own(run: Path, vae: VAE, split: str, seed: int, drawn: bool, num: int | None, some: bool) -> Examples:
@@ -246,7 +252,8 @@ def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | N
     own, rows = of_class(source, vae), torch.arange(len(source.x))
     if source.y is not None and vae.label is not None:
         rows = rows[source.y == vae.label]
-    return Examples(own.x, "all", name, own.y, own.classes, rows)
+    frame = None if source.frame is None else source.frame.iloc[rows.numpy()]
+    return Examples(own.x, "all", name, own.y, own.classes, rows, frame)
 
 
 def read_like(
@@ -278,7 +285,10 @@ def read_like(
 
 def read_source(run: Path, vae: VAE, name: str, **how: Any) -> Source:
     """Read the user's data; of a run with labels without the column that holds them, and as classes of its model."""
-    source = data.read(name, condition=condition_of(run), **how)
+    if vae.config.table is not None:
+        source = data.read_table(name, vae.config.table, condition=condition_of(run))
+    else:
+        source = data.read(name, condition=condition_of(run), **how)
     if vae.config.num_classes is None or source.y is None:
         return source
     classes = vae.config.class_names

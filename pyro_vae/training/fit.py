@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pyro.infer import ELBO
 
 from pyro_vae.data import Data
-from pyro_vae.data.arrays import Array, as_tensor, to_rows
+from pyro_vae.data.arrays import Array, as_tensor
 from pyro_vae.training.examples import Draw
 from pyro_vae.training.loop import Row, Training
 from pyro_vae.training.options import Options
@@ -82,13 +82,13 @@ def fit(
         x, draw, validation = data.train, data.draw, data.validation
         y, validation_y = labels.get("train"), labels.get("validation")
     else:
-        x = to_rows("data", data)
+        x = vae.rows(data, "data")
     training = Training(
         vae,
         x,
         y=None if y is None else as_tensor("y", y),
         draw=draw,
-        validation=None if validation is None else to_rows("validation", validation),
+        validation=None if validation is None else vae.rows(validation, "validation"),
         validation_y=None if validation_y is None else as_tensor("validation_y", validation_y),
         objective=objective,
         **options,

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 from spoiling import NASTY, spoil_any, spoil_array, spoil_csv, spoil_tensors, spoil_text
 
-from pyro_vae.__main__ import COMMANDS, main
+from pyro_vae.__main__ import COMMANDS, main, module_of
 from pyro_vae.commands import configuration
 
 SECONDS, MEMORY = 60, 2 * 2**30
@@ -89,6 +89,7 @@ def prepare(home: Path) -> None:
     main(["train", "--epochs", "2", "--hidden_dims", "[4]", "--latent_dim", "2", *table, "--run", "table"])
     for run in ("plain", "table"):
         main(["evaluate", run, "--num_samples", "30", *FEW])
+    np.savetxt("other.csv", rng.normal(size=(60, 3)), delimiter=",", header="a,b,c", comments="", fmt="%.4g")
 
 
 def file_case(rng: random.Random) -> Case:
@@ -101,7 +102,8 @@ def file_case(rng: random.Random) -> Case:
         label = ["--label", "3"] if run == "labelled" and name != "classify" and rng.random() < 0.8 else []
         return [name, run, *label, *SHORT.get(name, []), *data, *more, *([] if name == "check" else ["--overwrite"])]
 
-    commands = [name for name in COMMANDS if name not in ("train", "parts", "check")] + ["check"] * (rng.random() < 0.3)
+    others = ("train", "parts", "check", "compare-table")
+    commands = [name for name in COMMANDS if name not in others] + ["check"] * (rng.random() < 0.3)
     resume = ["train", "--resume", run, "--epochs", "3"]
     again = ["train", "--config", f"{run}/config.yaml", "--run", "again", "--epochs", "1"]
     target = rng.choice(("config",) * 4 + ("model",) * 4 + ("state",) * 3 + ("facts",) * 3 + ("data",) * 5)
@@ -155,6 +157,8 @@ def data_case(rng: random.Random, on_run: Callable[..., list[str]]) -> Case:
             ["impute", "plain", *SHORT["impute"][2:], "--data", "own.npy", "--mask", "mask.npy", "--truth", name],
             ["sample", "plain", "--near", f"{name}:{rng.choice(('0', '3', '999', '-1', 'x'))}", "--num", "2"],
         ]
+    if name == "table.csv":
+        choices += [["compare-table", *rng.sample((name, "other.csv"), 2), "--overwrite"]] * 3
     return Case(rng.choice(choices), lambda rng: spoil(Path(name), rng))
 
 
@@ -192,7 +196,7 @@ LONG = re.compile(
 def options_case(rng: random.Random) -> Case:
     """Make up options of a command; some of them exist."""
     command = rng.choice([*COMMANDS])
-    module = import_module(f"pyro_vae.commands.{command}")
+    module = module_of(command)
     known = ["--help", "--json", "--label", "--trust", "--nope", "-x", "--", "--device", "--seed"]
     source = configuration if command == "train" else module
     if hasattr(source, "parser"):
@@ -314,8 +318,10 @@ if __name__ == "__main__":
     asked.add_argument("--all", action="store_true", help="Print how each case ended, not only the bad ones.")
     args = asked.parse_args()
     numbers = range(args.first, args.first + args.cases) if args.case is None else [args.case]
-    for module in ("matplotlib.pyplot", "sklearn.datasets", *(f"pyro_vae.commands.{name}" for name in COMMANDS)):
+    for module in ("matplotlib.pyplot", "sklearn.datasets"):
         import_module(module)  # once, before the forks
+    for name in COMMANDS:
+        module_of(name)
     counts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         home = Path(scratch, "home")

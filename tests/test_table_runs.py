@@ -1,0 +1,278 @@
+"""A table of any columns: what training and all commands make of it, also when its file is gone."""
+
+import importlib
+import json
+import shutil
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+import pyro_vae
+from pyro_vae.data import from_frame, load
+
+RNG = np.random.default_rng(0)
+N = 200
+
+
+def people():
+    """A table with a column of each kind, as people have them."""
+    age = RNG.integers(18, 90, N)
+    income = np.round(np.exp(7 + 0.02 * age + 0.3 * RNG.normal(size=N)), 2)
+    day = pandas.to_datetime("2020-01-01") + pandas.to_timedelta(RNG.integers(0, 900, N), unit="D")
+    frame = pandas.DataFrame(
+        {
+            "id": [f"P{row:04}" for row in range(N)],
+            "age": age,
+            "income": [f"{value:.2f}".replace(".", ",") for value in income],
+            "sex": np.where(RNG.random(N) < 0.5, "male", "female"),
+            "city": RNG.choice(["Oslo", "Rome", "Bern", "Graz"], N, p=[0.5, 0.3, 0.1, 0.1]),
+            "day": day.strftime("%d/%m/%Y"),
+            "unit": "kg",
+        }
+    )
+    frame.loc[RNG.random(N) < 0.1, "income"] = "?"
+    frame.loc[RNG.random(N) < 0.1, "city"] = "?"
+    return frame
+
+
+def call(name, *arguments):
+    importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    people().to_csv(folder / "people.csv", sep=";", index=False)
+    call("train", "--data", folder / "people.csv", "--epochs", 3, "--latent_dim", 2, "--run", folder / "run")
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """The run and its table, which may be moved away."""
+    folder = shutil.copytree(trained, tmp_path / "tables")
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(trained), str(folder)))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def read(path):
+    return pandas.read_csv(path, sep=";", dtype=str, keep_default_na=False)
+
+
+KEPT = ["age", "income", "sex", "city", "day", "unit"]  # all but the identifier
+
+
+def like_people(frame, blanks=False):
+    """Whether cells are written as in the table."""
+    assert frame["age"].str.fullmatch(r"\d{1,3}").all()
+    assert frame["income"].str.fullmatch(r"\d+,\d\d" + r"|\?" * blanks).all()
+    assert set(frame["sex"]) <= {"male", "female"}
+    assert set(frame["city"]) <= {"Oslo", "Rome", "Bern", "Graz", *(["?"] * blanks)}
+    assert pandas.to_datetime(frame["day"], format="%d/%m/%Y").notna().all()
+    assert set(frame["unit"]) == {"kg"}
+
+
+def test_what_the_columns_are_is_shown_and_kept(trained, tmp_path, capsys):
+    call("train", "--data", trained / "people.csv", "--epochs", 1, "--run", tmp_path / "run")
+    out = capsys.readouterr().out
+    lines = {line.removeprefix("columns").split()[0]: line for line in out.splitlines()[1:8]}
+    assert "identifier" in lines["id"]
+    assert "category" in lines["city"]
+    assert "4: Bern, Graz, Oslo, Rome" in lines["city"]
+    table = pyro_vae.load(tmp_path / "run").config.table
+    assert [column.kind for column in table.columns] == [
+        "identifier", "count", "number", "yes/no", "category", "date", "constant"
+    ]  # fmt: skip
+
+
+def test_opening_a_table_does_not_import_the_compiler_of_torch(folder, run_code):
+    """Counting the memory of a model would, by some operations on tensors, and take a second for it."""
+    own = ["--prior", "StandardNormal", "--epochs", 1, "--latent_dim", 2]  # flows can't do without
+    call("train", "--data", "people.csv", *own, "--run", "plain")
+    ended = run_code("import sys, pyro_vae\npyro_vae.load('plain')\nassert 'sympy' not in sys.modules", folder)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_samples_are_rows_like_those_of_the_table(folder):
+    (folder / "people.csv").unlink()
+    call("sample", "run", "--num", 500)
+    made = read("run/sample/samples.csv")
+    assert list(made) == KEPT
+    like_people(made)
+    own = np.load("run/sample/samples.npz")["x"]
+    assert own[:, 0].round(3).tolist() == made["age"].astype(float).tolist()  # in the table's own units
+
+
+def test_blanks_are_filled_and_all_else_stays_to_the_letter(folder):
+    before = read("people.csv")
+    call("impute", "run", "--data", "people.csv", "--num_samples", 20, "--num_starts", 1, "--steps", 2)
+    for name in ("completed-1", "completed-2", "mean"):
+        after = read(f"run/impute/{name}.csv")
+        assert list(after) == list(before)
+        like_people(after)
+        blank = before == "?"
+        assert blank.to_numpy().sum() > 20
+        assert (after.where(~blank, "?") == before).all(axis=None)
+
+
+def test_variations_are_rows_like_those_of_the_table(folder):
+    before = read("people.csv")
+    call("augment", "run", "--data", "people.csv", "--times", 2)
+    after = read("run/augment/augmented.csv")
+    assert (after[:N] == before).all(axis=None)
+    assert len(after) == 3 * N
+    like_people(after[N:], blanks=True)
+
+
+def test_scores_stand_beside_the_users_own_columns(folder):
+    call("score", "run", "--data", "people.csv", "--num_samples", 20, "--max_examples", 30)
+    scores = pandas.read_csv("run/score/scores.csv", dtype=str, keep_default_na=False)
+    before = read("people.csv")[:30]
+    assert (scores[list(before)] == before).all(axis=None)
+    assert json.loads((folder / "run/score/scores.json").read_text())["num_trained_on"] > 10
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("reconstruct",), ("encode",), ("interpolate", "--between", 0, 1), ("manifold",), ("manifold", "--dims", 2),
+        ("evaluate", "--num_samples", 20), ("score", "--num_samples", 20), ("report",), ("check",),
+        ("impute", "--num_samples", 20, "--num_starts", 1, "--steps", 2),
+    ],
+    ids=lambda command: " ".join(map(str, command)),
+)  # fmt: skip
+@pytest.mark.pictures
+def test_commands_work_when_the_table_is_gone(command, folder, capsys):
+    (folder / "people.csv").unlink()
+    if command[0] == "score":
+        command = (*command, "--level", "0.5")
+    call(command[0], "run", *command[1:])
+    assert "error" not in capsys.readouterr().err
+
+
+def test_a_run_goes_on(folder):
+    call("train", "--resume", "run", "--epochs", 4)
+
+
+def test_columns_may_be_said_to_be_something_else(trained, tmp_path):
+    data = load(str(trained / "people.csv"), as_numbers=False, schema={"age": "category", "city": "text"})
+    kinds = {column.name: column.kind for column in data.table.columns}
+    assert kinds["age"] == "category"
+    assert kinds["city"] == "text"
+    with pytest.raises(ValueError, match="schema: expected the name of a column"):
+        load(str(trained / "people.csv"), as_numbers=False, schema={"ages": "category"})
+    with pytest.raises(ValueError, match="schema: expected a table"):
+        load("digits", as_numbers=False, schema={"age": "count"})
+
+
+def test_a_column_of_names_may_be_the_condition(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("train", "--data", trained / "people.csv", "--condition", "sex", "--epochs", 1, "--run", "run")
+    call("sample", "run", "--label", "female", "--num", 20)
+    made = read("run/sample/samples.csv")
+    assert set(made["sex"]) == {"female"}
+    call("score", "run", "--label", "male", "--data", trained / "people.csv", "--num_samples", 5, "--level", 0.5)
+    scores = pandas.read_csv("run/score/scores.csv", dtype=str)
+    assert set(scores["sex"]) == {"male"}
+
+
+def test_a_data_frame_goes_in_and_comes_out():
+    frame = people()
+    frame["income"] = pandas.to_numeric(frame["income"].str.replace(",", "."), errors="coerce")
+    frame["day"] = pandas.to_datetime(frame["day"], dayfirst=True)
+    frame["city"] = frame["city"].astype("category")
+    data = from_frame(frame)
+    torch.manual_seed(0)
+    vae = pyro_vae.build(data.shape, table=data.table, missing=True, latent_dim=2)
+    pyro_vae.fit(vae, data, epochs=1, progress=False)
+    made = vae.config.table.decode(vae.sample(30))
+    assert made.dtypes.to_dict() == frame[KEPT].dtypes.to_dict()
+    found = pyro_vae.log_evidence(vae, frame, num_samples=5, seed=0)
+    again = pyro_vae.log_evidence(vae, data.table.encode(frame), num_samples=5, seed=0)
+    assert torch.equal(found.log_evidence, again.log_evidence)
+
+
+def test_a_run_is_trained_on_what_it_says(trained):
+    """The same table, read again, is the same data."""
+    data = load(str(trained / "people.csv"), as_numbers=False)
+    summary = json.loads((trained / "run" / "summary.json").read_text())
+    assert summary["data_fingerprint"] == data.fingerprints()
+
+
+def test_a_file_says_what_columns_are_and_others_are_left_out(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / "people.csv", "people.csv")
+    (tmp_path / "kinds.yaml").write_text("age: category\ncity: text\nsex: yes/no\n")
+    asked = ("--columns", "kinds.yaml", "--schema", "city=category", "--drop", "income,unit", "--rows", "20:120")
+    call("train", "--data", "people.csv", *asked, "--epochs", 1, "--run", "run")
+    (tmp_path / "kinds.yaml").unlink()  # what it said is in the run
+    table = pyro_vae.load("run").config.table
+    assert [column.kind for column in table.columns] == [
+        "identifier", "category", "dropped", "yes/no", "category", "date", "dropped"
+    ]  # fmt: skip
+    frame = read("people.csv")
+    assert set(table.columns[1].categories) == set(frame["age"][20:120])
+    call("sample", "run", "--num", 5)
+    assert list(read("run/sample/samples.csv")) == ["age", "sex", "city", "day"]
+    call("evaluate", "run", "--split", "train", "--num_samples", 5)  # the same rows again
+    call("train", "--resume", "run", "--epochs", 2)
+    assert json.loads((tmp_path / "run/summary.json").read_text())["num_examples"]["train"] == 80
+    known = frame["age"].isin(table.columns[1].categories) & frame.ne("?").all(axis=1)
+    frame[known].assign(income=7).replace({"city": {"Oslo": "?"}}).to_csv("blanks.csv", sep=";", index=False)
+    call("impute", "run", "--data", "blanks.csv", "--num_samples", 20, "--num_starts", 1, "--steps", 2)
+    after = read("run/impute/mean.csv")
+    assert set(after["income"]) == {"7"}  # what is dropped is neither looked at nor changed
+    assert "?" not in set(after["city"])
+
+
+def test_what_is_asked_of_a_table_in_python_is_the_same(trained, tmp_path):
+    frame = people()
+    (tmp_path / "kinds.yaml").write_text("age: category")
+    asked = {
+        "columns": str(tmp_path / "kinds.yaml"),
+        "drop": ["id", "day", "income"],
+        "rows": 50,
+        "schema": "city=text",
+    }
+    in_memory = from_frame(frame, **asked)
+    in_a_file = load(str(trained / "people.csv"), as_numbers=False, **asked)
+    for data in (in_memory, in_a_file):
+        assert sum(len(x) for x in (data.train, data.validation, data.test)) == 50
+        assert [column.kind for column in data.table.columns] == [
+            "dropped", "category", "dropped", "yes/no", "text", "dropped", "constant"
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"drop": "ages"}, "schema: expected the name of a column, one of .*, got 'ages'"),
+        ({"schema": "age"}, "schema: expected NAME=KIND, such as age=count,zip=category, got 'age'"),
+        (
+            {"columns": "kinds.yaml"},
+            "columns: kinds.yaml: expected a kind for each name, both text, .*, got True: 'count'",
+        ),
+        ({"columns": "list.yaml"}, "list.yaml: expected a YAML mapping, got list"),
+        ({"rows": "x"}, "rows: expected a number, such as 10000, or START:END, such as 0:5000, got 'x'"),
+        ({"rows": "-5:"}, "rows: expected a number"),
+        ({"rows": "500:900"}, "rows: expected some of the 200 rows of the table, which are from 0 on, got '500:900'"),
+        ({"rows": 0}, "rows: expected some of the 200 rows"),
+        ({"rows": True}, "rows: expected a number"),
+    ],
+)
+def test_what_can_not_be_asked_of_a_table_is_one_line(asked, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinds.yaml").write_text("yes: count")
+    (tmp_path / "list.yaml").write_text("- age")
+    with pytest.raises(ValueError, match=message):
+        from_frame(people(), **asked)
+
+
+@pytest.mark.parametrize("asked", [{"drop": "a"}, {"rows": 5}, {"columns": "a.yaml"}])
+def test_only_of_tables_columns_and_rows_are_asked(asked):
+    with pytest.raises(ValueError, match=f"{next(iter(asked))}: expected a table"):
+        load("digits", **asked)
