@@ -38,13 +38,15 @@ SMOOTH = {
     "exponential": 3 * RNG.exponential(size=2000),
     "uniform": RNG.random(2000),
     "zeros": np.where(RNG.random(2000) < 0.4, 0, 5 * RNG.normal(size=2000)),
+    "far from 0": 1_614_556_800_000_000_001 + 7 * RNG.integers(0, 2000, 2000),
     "few": 90 + 14 * RNG.normal(size=12),
 }
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_none_is_found_where_there_is_none(name):
-    (column,) = find_schema(pandas.DataFrame({"p": np.round(SMOOTH[name], 2)}), wanted={"p": "number"}).columns
+    values = SMOOTH[name] if SMOOTH[name].dtype.kind == "i" else np.round(SMOOTH[name], 2)
+    (column,) = find_schema(pandas.DataFrame({"p": values}), wanted={"p": "number"}).columns
     assert (column.coarse, column.heaped) == (None, 0)
 
 

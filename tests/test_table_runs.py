@@ -1,6 +1,5 @@
 """A table of any columns: what training and all commands make of it, also when its file is gone."""
 
-import importlib
 import json
 import shutil
 
@@ -11,6 +10,7 @@ import torch
 
 import pyro_vae
 from pyro_vae.data import from_frame, load
+from tests.commands import call, refused
 
 RNG = np.random.default_rng(0)
 N = 200
@@ -35,10 +35,6 @@ def people():
     frame.loc[RNG.random(N) < 0.1, "income"] = "?"
     frame.loc[RNG.random(N) < 0.1, "city"] = "?"
     return frame
-
-
-def call(name, *arguments):
-    importlib.import_module(f"pyro_vae.commands.{name}").main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +272,57 @@ def test_what_can_not_be_asked_of_a_table_is_one_line(asked, message, tmp_path, 
 def test_only_of_tables_columns_and_rows_are_asked(asked):
     with pytest.raises(ValueError, match=f"{next(iter(asked))}: expected a table"):
         load("digits", **asked)
+
+
+def test_blanks_of_a_table_of_yes_and_no_stay_blanks(tmp_path):
+    rows = RNG.choice(["yes", "no", "?"], (200, 3), p=[0.5, 0.3, 0.2])
+    pandas.DataFrame(rows, columns=list("abc")).to_csv(tmp_path / "votes.csv", index=False)
+    dataset = pyro_vae.data.load(str(tmp_path / "votes.csv"), as_numbers=False)
+    known = torch.cat([dataset.train, dataset.validation, dataset.test])
+    assert (dataset.pixels, dataset.draw, int(known.isnan().sum())) == ("raw", None, int((rows == "?").sum()))
+    call("train", "--data", tmp_path / "votes.csv", "--epochs", 1, "--latent_dim", 1, "--run", tmp_path / "run")
+    assert pyro_vae.load(tmp_path / "run").missing
+
+
+@pytest.mark.parametrize("option", ["--pixels=levels", "--levels=16"])
+def test_a_table_has_no_pixels(option, folder, capsys):
+    assert "a table has neither" in refused(capsys, "train", "--data", "people.csv", option)
+
+
+def test_a_file_that_is_written_in_another_way_is_read_and_written_in_its_own(folder):
+    other = read("people.csv")
+    other["income"] = other["income"].str.replace(",", ".")
+    other.to_csv("other.csv", index=False, encoding="utf-16")
+    vae = pyro_vae.load("run")
+    x, same = (pyro_vae.data.read_table(name, vae.config.table).x for name in ("people.csv", "other.csv"))
+    torch.testing.assert_close(x, same, rtol=0, atol=0, equal_nan=True)
+    call("impute", "run", "--data", "other.csv", "--num_samples", 20, "--num_starts", 1, "--steps", 2)
+    made = pandas.read_csv("run/impute/completed-1.csv", encoding="utf-16", dtype=str, keep_default_na=False)
+    assert made["income"].str.fullmatch(r"\d+\.\d\d").all()
+    blank = other == "?"
+    assert (made.where(~blank, "?") == other).all(axis=None)
+
+
+def test_a_mask_is_of_columns_by_their_names(folder):
+    names = ["city", "day", "id", "age", "income", "sex", "unit"]
+    pandas.DataFrame([[1, 0, 0, 0, 0, 0, 0]], columns=names).to_csv("mask.csv", index=False)
+    quick = ["--num_samples", 20, "--num_starts", 1, "--steps", 2, "--max_examples", 20]
+    call("impute", "run", "--data", "people.csv", "--mask", "mask.csv", *quick)
+    before, after = read("people.csv")[:20], read("run/impute/completed-1.csv")
+    assert (before[["age", "sex", "day"]] == after[["age", "sex", "day"]]).all(axis=None)
+    assert (before["city"] != after["city"]).any()
+
+
+def test_a_mask_without_a_column_is_refused(folder, capsys):
+    pandas.DataFrame([[1, 0]], columns=["city", "age"]).to_csv("mask.csv", index=False)
+    line = refused(capsys, "impute", "run", "--data", "people.csv", "--mask", "mask.csv")
+    assert "expected a column for each of the table's, but it has no 'income'" in line
+
+
+def test_variations_have_the_class_of_their_originals(folder):
+    options = ["--condition", "sex", "--epochs", 1, "--latent_dim", 2]
+    call("train", "--data", "people.csv", *options, "--run", "labelled")
+    call("augment", "labelled", "--data", "people.csv", "--times", 2, "--label", "male")
+    made, arrays = read("labelled/augment/augmented.csv"), np.load("labelled/augment/augmented.npz")
+    assert set(made["sex"]) == set(arrays["y"]) == {"male"}
+    assert len(made) == 3 * (read("people.csv")["sex"] == "male").sum()

@@ -539,4 +539,6 @@ def test_a_schema_and_its_data_show_themselves_in_a_few_lines():
 
 def test_results_with_a_frame_show_its_shape():
     frame = pandas.DataFrame({"a": NUMBERS})
-    assert repr(Examples(torch.zeros(40, 1), "all", "a.csv", None, frame=frame)).endswith("rows=None, frame=(40, 1))")
+    assert repr(Examples(torch.zeros(40, 1), "all", "a.csv", None, frame=frame)).endswith(
+        "rows=None, frame=(40, 1), table=None)"
+    )

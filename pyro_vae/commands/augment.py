@@ -14,7 +14,7 @@ from pyro_vae.data.source import Source
 from pyro_vae.data.tables import Schema, as_bytes
 from pyro_vae.evidence.checks import check_count
 from pyro_vae.inference import augment
-from pyro_vae.runs.opening import of_class, read_examples, read_source
+from pyro_vae.runs.opening import condition_of, of_class, read_examples, read_source
 
 NAME = "augment"
 GREY_FORMS = ("binarized", "threshold", "grey")
@@ -38,7 +38,7 @@ def main(opened: Opened) -> None:
     args, run, vae, examples = opened.args, opened.run, opened.vae, opened.examples
     vae.check(examples.x)
     if vae.config.table is not None:
-        _augment_table(opened, vae.config.table)
+        _augment_table(opened, examples.table or vae.config.table)
         return
     original = of_class(
         read_source(run, vae, args.data, pixels="raw", data_dir=args.data_dir, missing=vae.missing), vae
@@ -85,11 +85,14 @@ def _augment_table(opened: Opened, table: Schema) -> None:
     check_count(times=args.times)
     check_fits("times", args.times + 1, 4 * examples.x.numel())
     made = augment(vae, opened.x(), **options_of(augment, args)).cpu().flatten(0, 1)
-    originals = examples.frame
-    rows = pandas.concat([originals, table.decode(made)], ignore_index=True)[list(originals.columns)]
+    originals, variations = examples.frame, table.decode(made)
+    if (label := condition_of(opened.run)) in originals:
+        variations[label] = np.tile(originals[label].to_numpy(), args.times)
+    rows = pandas.concat([originals, variations], ignore_index=True)[list(originals.columns)]
     x, origin = torch.cat([examples.x, made]), torch.arange(len(originals)).repeat(args.times + 1)
+    labels = None if examples.label_names is None else examples.label_names[origin]
     files: dict[str, bytes | str] = {
-        "augmented.npz": to_npz(vae, data={"x": x}, other={"original": origin}),
+        "augmented.npz": to_npz(vae, data={"x": x}, other={"original": origin, "y": labels}),
         f"augmented.{table.form.suffix}": as_bytes(rows, table),
     }
     results = Results(opened.folder, "augmented").write(files)

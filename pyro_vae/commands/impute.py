@@ -65,6 +65,7 @@ class Task:
         label_column: Which column of a table holds them.
         unlabelled: The examples that such a model can't fill, as their label is unknown, from 0.
         frame: The whole table as its user wrote it, where its columns are more than numbers.
+        table: What these are, and how it was written.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task:
     label_column: str | None
     unlabelled: list[int]
     frame: Any = None
+    table: Schema | None = None
 
 
 def parser() -> Parser:
@@ -182,19 +184,19 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
     """
     if args.data is None:
         examples = read_chosen(run, vae, args)
-        x, y, name, label_column, frame = examples.x, examples.labels, examples.name, None, None
+        x, y, name, label_column, frame, table = examples.x, examples.labels, examples.name, None, None, None
         columns = some_data(run, vae).columns
     else:
         source, name = _read_like(run, vae, args, "data"), args.data
         x, y, columns, label_column = source.x[: args.max_examples], source.y, source.columns, source.label_column
-        y = None if y is None else y[: args.max_examples]
+        y, table = None if y is None else y[: args.max_examples], source.table
         frame = None if source.frame is None else source.frame.iloc[: args.max_examples]
     truth = None
     if args.truth is not None:
         truth = _read_like(run, vae, args, "truth").x[: args.max_examples]
     shape = vae.config.x_shape
     if args.mask is not None:
-        x = torch.where(read_mask(args.mask, x, args.max_examples), torch.nan, x)
+        x = torch.where(read_mask(args.mask, x, args.max_examples, vae.config.table), torch.nan, x)
     elif args.hide is not None:
         names = None if len(shape) == 3 else column_names(run, vae)
         truth, x = x, torch.where(hidden(x, shape, names, args.hide, args.seed), torch.nan, x)
@@ -213,7 +215,7 @@ def read_task(run: Path, vae: VAE, args: Namespace) -> Task:
         raise ValueError(f"data={name!r}: none of the {len(other):,} examples with blanks has {what} (--label)")
     unlabelled = [] if labels is None else other.tolist()
     truth, labels = (None if values is None else values[rows] for values in (truth, labels))
-    return Task(name, x[rows], rows, len(x), shape, columns, truth, labels, label_column, unlabelled, frame)
+    return Task(name, x[rows], rows, len(x), shape, columns, truth, labels, label_column, unlabelled, frame, table)
 
 
 def labels_for(vae: VAE, y: Tensor | None, count: int) -> tuple[Tensor | None, Tensor]:
@@ -267,7 +269,7 @@ def write(
     image = task.shape[1:] if len(task.shape) == 3 else task.shape
     stored = {name: array.unflatten(-1, image).numpy() for name, array in arrays.items()}
     files: dict[str, bytes | str] = {"completed.npz": as_npz({"rows": task.rows.numpy(), **stored})}
-    if (table := vae.config.table) is not None and task.frame is not None:
+    if (table := task.table) is not None:
         made = {f"completed-{m + 1}": x for m, x in enumerate(filled.completions.cpu())} | {"mean": filled.mean.cpu()}
         files |= {
             f"{name}.{table.form.suffix}": as_bytes(fill_frame(task, table, x), table) for name, x in made.items()

@@ -2,24 +2,35 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pyro_vae import data
 from pyro_vae.commands.outputs import some_of
+from pyro_vae.data.tables import Schema, is_table, read_frame
 
 SIDES = ("left", "right", "top", "bottom")
 
 
-def read_mask(name: str, x: Tensor, max_examples: int | None) -> Tensor:
-    """Return what is blank, (N, D) or (1, D).
+def read_mask(name: str, x: Tensor, max_examples: int | None, table: Schema | None = None) -> Tensor:
+    """Return what is blank, (N, D) or (1, D); of a table by the names of its columns.
 
     Raises:
         ValueError: When the file doesn't fit the data, ``x``, or holds anything but 0 and 1.
         FileNotFoundError: When there is no such file.
     """
-    mask = data.read(name, pixels="raw").x
+    if table is not None and is_table(Path(name)):
+        import pandas
+
+        frame, _ = read_frame(name, Path(name), names=[column.name for column in table.columns])
+        if missing := [column.name for column in table.modelled if column.name not in frame.columns]:
+            raise ValueError(f"--mask {name}: expected a column for each of the table's, but it has no {missing[0]!r}")
+        cells = frame[[column.name for column in table.modelled]].apply(pandas.to_numeric, errors="coerce")
+        mask = torch.tensor(cells.to_numpy(dtype="float64"))
+    else:
+        mask = data.read(name, pixels="raw").x
     if mask.numel() == x.shape[1]:
         mask = mask.reshape(1, -1)
     elif mask.shape[1] == x.shape[1] and len(mask) >= len(x):

@@ -199,6 +199,12 @@ def load(
             f"condition={condition!r}: expected data with labels, but {data!r} has none: save them as array y of a "
             ".npz file with as many rows, or name a column of a .csv file"
         )
+    if source.table is not None:
+        if pixels not in (None, "raw") or levels is not None:
+            raise ValueError("pixels, levels: a table has neither; leave them out")
+        blank = bool(source.x.isnan().any())
+        dataset = _divided(data, source, validation, test, "raw", None, blank, condition)
+        return dataset if num_labels is None else dataset.with_few_labels(num_labels)
     if levels is not None and source.levels not in (None, levels):
         raise ValueError(f"levels={levels}: expected {source.levels}, which {data!r} has; leave it out")
     levels = levels or source.levels
@@ -359,7 +365,8 @@ def read_table(data: str, table: Schema, *, condition: str | None = None) -> Sou
         FileNotFoundError: If there is no such file.
     """
     names = [column.name for column in table.columns]
-    frame, _ = read_frame(data, _existing(data), names=names if condition is None else [*names, condition])
+    frame, form = read_frame(data, _existing(data), names=names if condition is None else [*names, condition])
+    table = replace(table, form=form)  # its cells are written in its own way
     with _naming(data):
         if condition is None or condition not in frame.columns:
             return as_source(frame, table)

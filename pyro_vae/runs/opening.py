@@ -18,6 +18,7 @@ from pyro_vae.data import Data
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.labels import in_words, named, to_classes
 from pyro_vae.data.source import Source
+from pyro_vae.data.tables import Schema
 from pyro_vae.machine.reading import read_yaml
 from pyro_vae.runs.checkpoint import load
 from pyro_vae.runs.folder import CONFIG, KEPT, check_same_data
@@ -54,6 +55,8 @@ class Examples(ShowsShapes):
         labels: Their classes, (N,), if known.
         classes: The names of classes 0, 1, 2, …; None where labels are numbers that name themselves.
         rows: Which of the user's they are, (N,), from 0; None of the run's own.
+        frame: The user's table, as it was written; None of other data.
+        table: What its columns are, and how it was written.
     """
 
     x: Tensor
@@ -63,6 +66,7 @@ class Examples(ShowsShapes):
     classes: tuple[str, ...] | None = None
     rows: Tensor | None = None
     frame: Any = None
+    table: Schema | None = None
 
     @property
     def label_names(self) -> np.ndarray | None:
@@ -253,7 +257,7 @@ def _users(run: Path, vae: VAE, name: str, levels: int | None, data_dir: str | N
     if source.y is not None and vae.label is not None:
         rows = rows[source.y == vae.label]
     frame = None if source.frame is None else source.frame.iloc[rows.numpy()]
-    return Examples(own.x, "all", name, own.y, own.classes, rows, frame)
+    return Examples(own.x, "all", name, own.y, own.classes, rows, frame, source.table)
 
 
 def read_like(

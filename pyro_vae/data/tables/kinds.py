@@ -247,7 +247,7 @@ def _with_grid(column: Column, own: np.ndarray, counts: np.ndarray, decimals: in
     """
     values = own.astype(np.float64)
     loc, scale = centre(values, counts)
-    step = None
+    step, coarse, heaped = None, None, 0.0
     base = 10 ** (decimals or 0)
     is_whole = decimals == 0 and own.dtype.kind == "i"
     if decimals is not None and np.abs(values).max() * base < (2.0**62 if is_whole else 2.0**53):
@@ -256,29 +256,32 @@ def _with_grid(column: Column, own: np.ndarray, counts: np.ndarray, decimals: in
         unit = int(np.gcd.reduce(units - first)) if len(units) >= FEW else 1
         nearest = first + unit * round((loc * base - first) / unit)
         loc = nearest if decimals == 0 else nearest / base
-        step = unit / base if unit / base >= FINEST * scale else None
+        if unit / base >= FINEST * scale:
+            step = unit / base
+            if column.kind == "number" and np.abs(units).max() < 2**52:
+                coarse, heaped = _heaps(units, counts, unit, scale * base)
     seen = float(values.min()), float(values.max())
-    coarse, heaped = _heaps(values, counts, step, scale) if column.kind == "number" and step else (None, 0.0)
+    coarse = None if coarse is None else coarse / base
     return replace(column, loc=loc, scale=scale, step=step, coarse=coarse, heaped=heaped, seen=seen)
 
 
-def _heaps(values: np.ndarray, counts: np.ndarray, step: float, scale: float) -> tuple[float | None, float]:
+def _heaps(values: np.ndarray, counts: np.ndarray, step: int, scale: float) -> tuple[int | None, float]:
     """Return the step of the coarser grid to which a share of the values were rounded, and the share; None if to none.
 
-    Of the grids that are fine beside the width of all values, the one that explains most: by chance one in ``ratio`` of
-    the values is on a grid, and a single value that repeats says nothing.
+    The values, their step and their scale are in whole units of the last decimal, and so is the result. Of the grids
+    that are fine beside the width of all values, it is the one that explains most: by chance one in ``ratio`` of the
+    values is on a grid, and a single value that repeats says nothing.
     """
     from scipy.special import rel_entr
 
-    best: tuple[float | None, float] = (None, 0.0)
+    best: tuple[int | None, float] = (None, 0.0)
     others = np.arange(len(values)) != np.argmax(counts)
     most = 0.0
     for ratio in (5, 10, 20, 50, 100, 200, 500, MAX_RATIO):
         coarse = ratio * step
         if coarse > scale / 2:
             break
-        multiple = values / coarse
-        on_grid = np.abs(multiple - np.round(multiple)) * ratio < 0.1
+        on_grid = values % coarse == 0
         found = [(counts * on_grid * these).sum() / (counts * these).sum() for these in (others, others | True)]
         of_others, of_all = ((part - 1 / ratio) / (1 - 1 / ratio) for part in found)
         part, num = found[0], (counts * others).sum()

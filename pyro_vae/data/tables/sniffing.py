@@ -20,7 +20,7 @@ SAME = 0.9  # of the rows have as many cells as any
 _BLOCK = 2**20  # bytes
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _POWER = r"(?:[eE][+-]?\d+)?"
-_NUMBER = re.compile(rf"[+-]?(?:\d+[.,]?\d*|[.,]\d+|\d{{1,3}}(?:[.,]\d{{3}})+(?:[.,]\d+)?){_POWER}")
+_NUMBER = re.compile(rf"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+|\d{{1,3}}(?:[.,]\d{{3}})+(?:[.,]\d+)?){_POWER}")
 # A comma or a point before any but three digits is no mark of thousands.
 _COMMA = re.compile(rf"[+-]?(?:0,\d+|\d*,(?:\d{{1,2}}|\d{{4,}})|\d{{1,3}}(?:\.\d{{3}})+,\d*){_POWER}")
 _POINT = re.compile(rf"[+-]?(?:0\.\d+|\d*\.(?:\d{{1,2}}|\d{{4,}})|\d{{1,3}}(?:,\d{{3}})+\.\d*){_POWER}")
