@@ -1,8 +1,6 @@
 """Data sets in memory, as one tensor for each split."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,17 @@ from torch import Tensor
 from pyro_vae.data import pixels as _pixels
 from pyro_vae.data.arrays import ShowsShapes
 from pyro_vae.data.files import read_csv, read_npy, read_npz
+from pyro_vae.data.frames import find_columns, read_new_table, read_table
 from pyro_vae.data.images import read_folder
-from pyro_vae.data.known import KNOWN
+from pyro_vae.data.known import KNOWN, existing
 from pyro_vae.data.labels import UNKNOWN, classes_of, keep_labels, take_labels, to_classes
 from pyro_vae.data.source import Source, fingerprint, warn_far_out
-from pyro_vae.data.tables import Form, Schema, find_schema, read_frame, some_rows, wanted_kinds
+from pyro_vae.data.tables import Schema, wanted_kinds
 from pyro_vae.data.tables.reading import is_table
-from pyro_vae.machine.progress import Progress, part_of
+from pyro_vae.machine.progress import Progress
 from pyro_vae.machine.reading import check_file
 
-__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "from_frame", "load", "read"]
+__all__ = ["KNOWN", "SPLITS", "SPLIT_SEED", "Data", "from_frame", "load", "read", "read_table"]
 
 # The order in which a user's own data are split is that of this seed.
 SPLIT_SEED = 20190103
@@ -191,7 +190,7 @@ def load(
             f"{given}: expected a table, and no likelihood for all its columns alike; leave it out, or the likelihood"
         )
     if as_table:
-        source = _read_table(data, condition, wanted_kinds(schema, columns, drop), rows, progress)
+        source = read_new_table(data, condition, wanted_kinds(schema, columns, drop), rows, progress)
     else:
         source = _read(data, data_dir, missing, condition, required=True)
     if condition is not None and source.y is None:
@@ -260,7 +259,7 @@ def from_frame(
         >>> data.columns, data.train.shape
         (('age', 'sex'), torch.Size([40, 2]))
     """
-    source = _find_columns("frame", frame, None, condition, wanted_kinds(schema, columns, drop), rows)
+    source = find_columns("frame", frame, None, condition, wanted_kinds(schema, columns, drop), rows)
     return _divided("a data frame", source, validation, test, "raw", None, bool(source.x.isnan().any()), condition)
 
 
@@ -352,46 +351,6 @@ def read(
     return replace(source, x=x, levels=levels)
 
 
-def read_table(data: str, table: Schema, *, condition: str | None = None) -> Source:
-    """Read all rows of a table whose columns are known, in the order of the file.
-
-    Args:
-        data: A path.
-        table: What the columns are. Blanks are NaN.
-        condition: A column that holds labels; a file without it has none.
-
-    Raises:
-        ValueError: If a column is missing, or holds what it can't.
-        FileNotFoundError: If there is no such file.
-    """
-    names = [column.name for column in table.columns]
-    frame, form = read_frame(data, _existing(data), names=names if condition is None else [*names, condition])
-    table = replace(table, form=form)  # its cells are written in its own way
-    with _naming(data):
-        if condition is None or condition not in frame.columns:
-            return as_source(frame, table)
-        y, classes = _labels_of(frame, condition)
-        source = as_source(frame.drop(columns=condition), table)
-    return replace(source, frame=frame, y=y, classes=classes, label_column=condition)
-
-
-@contextlib.contextmanager
-def _naming(data: str) -> Iterator[None]:
-    """Name the file in what is said of its columns."""
-    try:
-        yield
-    except ValueError as error:
-        if str(error).startswith(("column ", "the table: ")):
-            raise ValueError(f"data={data!r}: {error}") from error
-        raise
-
-
-def _labels_of(frame: Any, condition: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the labels in a column of a table, and the names of the classes."""
-    labels = find_schema(frame[[condition]], wanted={condition: "category"})
-    return labels.encode(frame[[condition]])[:, 0].nan_to_num(UNKNOWN).long(), labels.columns[0].categories
-
-
 def _check_arguments(pixels: str | None, levels: int | None) -> None:
     if pixels is not None and pixels not in _pixels.FORMS:
         raise ValueError(f"pixels={pixels!r}: expected one of {', '.join(_pixels.FORMS)}; choose one, or leave it out")
@@ -410,63 +369,13 @@ def _read(data: str, data_dir: str | None, missing: bool, condition: str | None,
     return source
 
 
-def _read_table(
-    data: str, condition: str | None, wanted: Mapping[str, str], rows: str | int | None, progress: Progress | None
-) -> Source:
-    """Read a table of any columns, and find what each of them is."""
-    frame, form = read_frame(data, _existing(data))
-    with _naming(data):
-        return _find_columns(data, frame, form, condition, wanted, rows, progress)
-
-
-def _find_columns(
-    data: str,
-    frame: Any,
-    form: Form | None,
-    condition: str | None,
-    wanted: Mapping[str, str],
-    rows: str | int | None,
-    progress: Progress | None = None,
-) -> Source:
-    """Find what each column of a table is, in some of its rows; one may hold the labels."""
-    frame = some_rows(frame, rows)
-    y = names = None
-    if condition is not None:
-        if condition not in frame.columns or frame.shape[1] == 1:
-            known = ", ".join(name for name in frame.columns if name != condition)
-            raise ValueError(
-                f"condition={condition!r}: expected one of the columns of {data!r}, beside others: {known}"
-            )
-        y, names = _labels_of(frame, condition)
-        frame = frame.drop(columns=condition)
-    table = find_schema(frame, form=form, wanted=wanted, progress=part_of(progress, 0, 2))
-    source = as_source(frame, table, part_of(progress, 1, 2))
-    return replace(source, y=y, classes=names, label_column=condition)
-
-
-def as_source(frame: Any, table: Schema, progress: Progress | None = None) -> Source:
-    """Return a table, a ``pandas.DataFrame``, as the numbers of a model."""
-    x, names = table.encode(frame, progress=progress), tuple(column.name for column in table.modelled)
-    return Source(x=x, shape=(x.shape[1],), columns=names, table=table, frame=frame)
-
-
-def _existing(data: str) -> Path:
-    path = Path(os.path.expanduser(data))
-    if not path.exists():
-        raise FileNotFoundError(
-            f"data={data!r}: expected a data set's name ({', '.join(KNOWN)}), a .npz, .npy or .csv file or a folder "
-            "of images, but no such file exists; correct the name or the path"
-        )
-    return path
-
-
 def _read_path(data: str, missing: bool, condition: str | None, required: bool) -> Source:
-    path = _existing(data)
+    path = existing(data)
     if path.is_dir():
         return read_folder(data, path)
     if path.suffix.lower() not in _READERS:
         raise ValueError(
-            f"data={data!r}: expected a .npz, .npy or .csv file or a folder of images, but the ending is "
+            f"data={data!r}: expected a .npz, .npy, .csv or .parquet file or a folder of images, but the ending is "
             f"{path.suffix!r}; save the data as one of these"
         )
     if check_file(path) == 0:

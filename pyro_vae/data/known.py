@@ -88,3 +88,18 @@ KNOWN: dict[str, Callable[[str | None], Source]] = {
     "emnist": _torchvision("emnist", "EMNIST", validation=18800, transposed=True, split="balanced"),
     "qmnist": _torchvision("qmnist", "QMNIST"),
 }
+
+
+def existing(data: str) -> Path:
+    """Return a path that is there.
+
+    Raises:
+        FileNotFoundError: If it isn't.
+    """
+    path = Path(os.path.expanduser(data))
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data={data!r}: expected a data set's name ({', '.join(KNOWN)}), a .npz, .npy or .csv file or a folder "
+            "of images, but no such file exists; correct the name or the path"
+        )
+    return path
