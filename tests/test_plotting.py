@@ -107,3 +107,15 @@ def test_what_is_drawn():
     assert near(values).tolist() == [True] * 1000 + [False] * 3
     assert near(np.array([7.0, 7, 7, 8])).all()
     assert not near(np.array([np.nan])).any()
+
+
+def test_categories_and_dates_of_a_table_are_named_at_their_axes(drawn, tmp_path):
+    x = torch.tensor([[0.0, 10.0, 1.5], [1.0, 20.0, 2.5], [2.0, 30.0, 3.5]])
+    words = {0: ("ash", "beech", "a tree of a long name"), 1: lambda day: f"day {day:.0f}"}
+    plotting.columns_compared(x, x, tmp_path / "a.png", names=["kind", "when", "size"], title="", label="", words=words)
+    kind, when, size = ([tick.get_text() for tick in axes.get_xticklabels()] for axes in drawn[0].axes[:3])
+    assert kind == ["ash", "beech", "a tree of a…"]
+    assert when
+    assert all(text.startswith("day ") for text in when)
+    assert "2" in "".join(size)
+    assert [len(axes.patches) - 1 for axes in drawn[0].axes[:2]] == [3, 5]  # bars, and a line

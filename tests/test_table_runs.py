@@ -337,3 +337,21 @@ def test_variations_have_the_class_of_their_originals(folder):
     made, arrays = read("labelled/augment/augmented.csv"), np.load("labelled/augment/augmented.npz")
     assert set(made["sex"]) == set(arrays["y"]) == {"male"}
     assert len(made) == 3 * (read("people.csv")["sex"] == "male").sum()
+
+
+def test_the_picture_of_samples_is_beside_all_rows(folder, monkeypatch):
+    """Those without any blank may be of a kind of their own, as the nests of penguins with a comment are."""
+    shown = {}
+
+    def draw(real, other, path, **options):
+        shown.update(options, real=real)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("pyro_vae.plotting.columns_compared", draw)
+    call("sample", "run", "--num", 5)
+    train = load("people.csv", as_numbers=False).train
+    assert train.isnan().any()
+    assert (shown["real"].shape, int(shown["real"].isnan().sum())) == (train.shape, int(train.isnan().sum()))
+    said = dict(zip(shown["names"], map(shown["words"].get, range(len(shown["names"]))), strict=True))
+    assert (said["age"], said["sex"]) == (None, ("female", "male"))
+    assert said["day"](18262.0) == "01/01/2020"

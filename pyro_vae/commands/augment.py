@@ -1,6 +1,7 @@
 """Add realistic variations to a data set: ``pyro-vae augment RUN --data FILE --times 5``."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,8 +63,7 @@ def main(opened: Opened) -> None:
     }
     if Path(args.data).suffix.lower() == ".csv":
         names = original.columns or [f"column {d + 1}" for d in range(x.shape[1])]
-        with np.errstate(invalid="ignore"):  # of blanks, older versions of numpy warn
-            shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
+        shortest = x.numpy().astype(str).astype(np.float64)  # 0.1 rather than what float32 makes of it
         columns = dict(zip(names, torch.from_numpy(shortest).T, strict=True)) | (
             {} if labels is None else {"label": labels}
         )
@@ -99,10 +99,9 @@ def _augment_table(opened: Opened, table: Schema) -> None:
     print(f"rows        {len(rows):,}: the {len(originals):,} originals first, then in turn")
     title = f"{Path(args.data).name}, and variations of it"
     names = [column.name for column in table.modelled]
+    how: dict[str, Any] = {"names": names, "title": title, "label": "variations", "words": table.words}
     own, others = table.in_units(examples.x), table.in_units(made)
-    results.conclude(
-        lambda path: plotting.columns_compared(own, others, path, names=names, title=title, label="variations")
-    )
+    results.conclude(lambda path: plotting.columns_compared(own, others, path, **how))
 
 
 def to_original_units(x: Tensor, form: str, levels: int | None) -> Tensor:

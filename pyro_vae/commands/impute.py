@@ -28,6 +28,7 @@ from pyro_vae.commands.outputs import (
     in_units,
     to_csv,
     unordered,
+    words_of,
 )
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.files import read_cells
@@ -326,7 +327,8 @@ def draw(path: Path, vae: VAE, task: Task, arrays: dict[str, Tensor]) -> None:
     observed, names = original(task.x, vae).numpy(), names_of(task)
     if truth is None:
         completions = arrays["completions"].numpy()
-        plotting.columns_completed(observed, completions, path, names=names, title="Observed values, and those filled")
+        title = "Observed values, and those filled in"
+        plotting.columns_completed(observed, completions, path, names=names, title=title, words=words_of(vae))
         return
     plotting.columns_scattered(
         truth.where(task.x.isnan() & ~unordered(vae, truth), torch.nan).numpy(),

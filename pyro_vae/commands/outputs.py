@@ -19,6 +19,7 @@ from pyro_vae.data.tables.column import UNORDERED
 from pyro_vae.evidence.result import standard_error
 from pyro_vae.machine.files import as_json, as_npz, write_files
 from pyro_vae.machine.memory import largest
+from pyro_vae.plotting.tables import Words
 from pyro_vae.runs.files import beside_the_figures
 from pyro_vae.runs.folder import is_result
 from pyro_vae.runs.opening import read_examples, some_data
@@ -173,6 +174,11 @@ def mean_name(vae: VAE) -> str:
     """Return what stands for a distribution of x: its mean, or of categories the most probable one."""
     names = unordered(vae, torch.empty(math.prod(x_shape(vae)))).any()
     return "E[x|z], of categories the likeliest," if names else "E[x|z]"
+
+
+def words_of(vae: VAE) -> Words:
+    """Return what values of a table, in own units, stand for where they are no numbers."""
+    return {} if vae.config.table is None else vae.config.table.words
 
 
 def table_file(

@@ -84,9 +84,8 @@ def load_data(config: Namespace, progress: Progress | None = None) -> Data:
     if dataset.table is not None:
         config.missing = any(bool(x.isnan().any()) for x in (dataset.train, dataset.validation, dataset.test))
     for name, value in defaults(dataset.table).items():
-        if config[name] is None and (
-            name != "likelihood" or dataset.table is None
-        ):  # a table's follows from its columns
+        of_columns = name == "likelihood" and dataset.table is not None  # which say it themselves
+        if config[name] is None and not of_columns:
             config[name] = _as_option(name, value) if name in PARTS else value
     return dataset
 

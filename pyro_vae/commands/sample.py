@@ -10,7 +10,7 @@ from pyro_vae import plotting
 from pyro_vae.commands import given
 from pyro_vae.commands.arguments import Opened, on_run, options_of, run_parser
 from pyro_vae.commands.cli import Parser
-from pyro_vae.commands.outputs import bytes_of_datum, check_fits, in_units, read_near, write_decoded, x_shape
+from pyro_vae.commands.outputs import bytes_of_datum, check_fits, in_units, read_near, words_of, write_decoded, x_shape
 from pyro_vae.commands.progress import SOON, progress_bar
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.data.labels import in_words, named
@@ -90,10 +90,16 @@ def main(opened: Opened) -> None:
 
     def draw(path: Path) -> None:
         if names is not None:
+            # Of all rows, by column: those without any blank may be of a kind of their own.
             train = some_data(run, vae).train
-            complete = train[~train.isnan().any(1)]
             plotting.columns_compared(
-                in_units(vae, complete), in_units(vae, x), path, names=names, title=title, label=what
+                in_units(vae, train),
+                in_units(vae, x),
+                path,
+                names=names,
+                title=title,
+                label=what,
+                words=words_of(vae),
             )
             return
         shown = x[:SHOWN] if near is None else torch.cat([near[None], x[: SHOWN - 1]])

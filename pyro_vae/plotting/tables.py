@@ -1,17 +1,32 @@
 """Pictures of tables, a panel for each column."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pyro_vae.plotting.figure import BLUE, GREY, as_written, left_out, near, new_panels, save, tidy
 
+# By the place of a column the names of the categories 0, 1, …, or what writes a value, such as a date.
+Words = Mapping[int, Sequence[str] | Callable[[float], str]]
+MOST_NAMED, LONGEST = 10, 12  # categories with a name at the axis, and characters of it
+
 
 @as_written
 def columns_compared(
-    real: Tensor, other: Tensor, path: Path, *, names: Sequence[str], title: str, label: str, most: int = 12
+    real: Tensor,
+    other: Tensor,
+    path: Path,
+    *,
+    names: Sequence[str],
+    title: str,
+    label: str,
+    words: Words = MappingProxyType({}),
+    most: int = 12,
 ) -> None:
     """Save a histogram of each column of a table, for the data and for what the model makes.
 
@@ -22,6 +37,7 @@ def columns_compared(
         names: Of the columns.
         title: Above the picture.
         label: What ``other`` is.
+        words: What values stand for, where they are no numbers.
         most: Draw no more than so many columns.
     """
     _histograms(
@@ -31,12 +47,20 @@ def columns_compared(
         names=names,
         labels=("data", label),
         title=title,
+        words=words,
     )
 
 
 @as_written
 def columns_completed(
-    observed: np.ndarray, completions: np.ndarray, path: Path, *, names: Sequence[str], title: str, most: int = 12
+    observed: np.ndarray,
+    completions: np.ndarray,
+    path: Path,
+    *,
+    names: Sequence[str],
+    title: str,
+    words: Words = MappingProxyType({}),
+    most: int = 12,
 ) -> None:
     """Save a histogram of each column that has blanks: its observed values, and those filled in.
 
@@ -46,6 +70,7 @@ def columns_completed(
         path: The PNG file.
         names: Of the columns.
         title: Above the picture.
+        words: What values stand for, where they are no numbers.
         most: Draw no more than so many columns.
     """
     blank = np.isnan(observed)
@@ -57,7 +82,31 @@ def columns_completed(
         names=[names[d] for d in chosen],
         labels=("observed", "filled in"),
         title=title,
+        words={place: words[d] for place, d in enumerate(chosen) if d in words},
     )
+
+
+def num_bins(num: int) -> int:
+    """Return how many bins show the shape of so many values, rather than their noise.
+
+    Example:
+        >>> num_bins(30), num_bins(10_000)
+        (10, 30)
+    """
+    return min(30, max(5, 2 * math.isqrt(num)))
+
+
+def _say(axes: Any, said: Sequence[str] | Callable[[float], str] | None) -> None:
+    """Write at an axis what its values stand for."""
+    if callable(said):
+        axes.locator_params(axis="x", nbins=3)
+        axes.xaxis.set_major_formatter(lambda value, _: said(value))
+    elif said is not None:
+        short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in said]
+        few = len(said) <= MOST_NAMED
+        axes.set_xticks(range(len(said)) if few else [], short if few else [])
+        if few and sum(map(len, short)) > 2 * LONGEST:
+            axes.tick_params(axis="x", rotation=30, labelsize=6)
 
 
 def _histograms(
@@ -68,14 +117,20 @@ def _histograms(
     names: Sequence[str],
     labels: tuple[str, str],
     title: str,
+    words: Words,
 ) -> None:
     """Save a histogram of each column's values of two kinds, as grey bars and as a blue line."""
     figure, panels = new_panels(len(given), (2.6, 2.1))
-    for axes, bars, line, name in zip(panels, given, other, names, strict=False):
-        both = np.concatenate([bars, line])
-        both = both[near(both)]
-        low, high = np.quantile(both, (0.005, 0.995)) if len(both) else (0, 1)
-        bins = np.linspace(low - 1e-6, high + 1e-6, 31)
+    for d, (axes, bars, line, name) in enumerate(zip(panels, given, other, names, strict=False)):
+        said = words.get(d)
+        if said is None or callable(said):
+            both = np.concatenate([bars, line])
+            both = both[near(both)]
+            low, high = np.quantile(both, (0.005, 0.995)) if len(both) else (0, 1)
+            bins = np.linspace(low - 1e-6, high + 1e-6, 1 + num_bins(min(len(bars), len(line))))
+        else:
+            bins = np.arange(len(said) + 1) - 0.5
+        _say(axes, said)
         for values, label, style in (
             (bars, labels[0], {"color": GREY, "alpha": 0.6}),
             (line, labels[1], {"color": BLUE, "histtype": "step", "linewidth": 1.5}),

@@ -232,6 +232,7 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
         some = dataset.test[:2000].to(training.device)
         tables = {"samples": vae.sample(2000), "reconstructions": vae.reconstruct(some)}
         shown = dataset.table.in_units if dataset.table is not None else lambda x: x
+        words = {} if dataset.table is None else dataset.table.words
         for what, table in tables.items():
             plotting.columns_compared(
                 shown(dataset.test),
@@ -240,6 +241,7 @@ def pictures(run: Path, vae: VAE, dataset: Data, training: Training) -> None:
                 names=names,
                 title=f"Test data and {what}",
                 label=what,
+                words=words,
             )
     held_out = "validation" if len(dataset.validation) else "training data"
     plotting.curves(training.history, run / "curves.png", title=f"Training on {dataset.name}", held_out=held_out)

@@ -1,13 +1,14 @@
 """A table's columns, and the tensor of a model that they become."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.data.tables.column import MODELLED, NUMBERS, UNORDERED, Column
+from pyro_vae.data.tables.column import MODELLED, NAMED, NUMBERS, UNORDERED, Column
 from pyro_vae.data.tables.form import Form
 from pyro_vae.data.tables.restore import constant, from_model
 from pyro_vae.data.tables.standardise import to_model, to_values
@@ -163,6 +164,15 @@ class Schema:
             return x.double().cpu() * scale
         own = x.double().cpu() * scale + loc
         return torch.where(torch.tensor([c.kind in UNORDERED for c in modelled]), own.round(), own)
+
+    @property
+    def words(self) -> dict[int, tuple[str, ...] | Callable[[float], str]]:
+        """What values in own units stand for where they are no numbers, by the place of their column in a tensor.
+
+        The names of the categories 0, 1, …; of dates what writes one.
+        """
+        said = {d: column.categories or column.written for d, column in enumerate(self.modelled)}
+        return {d: words for d, words in said.items() if self.modelled[d].kind in (*NAMED, "date")}
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
