@@ -65,7 +65,7 @@ def _categories(
     codes = {kind: values.astype(int) for kind, values in (("other", own[known]), ("main", drawn))}
     picture = figures.categories(names, codes, f"{name}: data and samples", f"{name}: share of rows")
     counts = [np.bincount(values, minlength=len(names)) for values in codes.values()]
-    cells = [f"{names[count.argmax()]} ({count.max() / max(1, count.sum()):.0%})" for count in counts]
+    cells = [f"{names[count.argmax()]} ({count.max() / max(1, int(count.sum())):.0%})" for count in counts]
     return picture, [*cells, "", "", f"{(own != again)[known].mean():.1%} wrong"]
 
 
